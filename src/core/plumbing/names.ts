@@ -1,0 +1,88 @@
+/**
+ * Every name and number that we write into the kernel: link names, groups, tables, rule priorities, mark bits, protocol.
+ * One place, so that they can be read beside the AWS VPC CNI's (settings-and-features, section 2.3) and never collide.
+ */
+import type { EniSlot, Mac } from "../model/eni.ts";
+import type { InstanceLimits } from "../model/instance.ts";
+import type { SandboxId } from "../model/sandbox.ts";
+import type { Brand } from "../../lib/brand.ts";
+
+/** rtm_protocol and FRA_PROTOCOL of all routes and rules that we make; user values begin at 5 (rtnetlink.h). */
+export const ROUTE_PROTOCOL = 0x62;
+
+export const MAIN_TABLE = 254;
+/** Holds one /32 route a pod, and nothing else. AWS VPC CNI uses 101 and up for branch ENIs, never 100. */
+export const PODS_TABLE = 100;
+
+export const RULE_PODS_PRIORITY = 512; // Everything looks for a local pod first.
+export const RULE_MAIN_PRIORITY = 1_024; // Marked MAIN_MARK: leave by the primary ENI.
+export const RULE_EXTERNAL_SERVICE_PRIORITY = 1_535; // AWS_EXTERNAL_SERVICE_CIDRS
+export const RULE_ENI_PRIORITY = 1_536; // Marked with an ENI's number: leave by that ENI.
+export const RULE_ENI_ADDRESS_PRIORITY = 32_765; // From an ENI's own address: leave by that ENI.
+
+/** The low six bits of the packet mark number the ENI; 0 is the primary one, which uses the main table. */
+export const ENI_MARK_MASK = 0x3f;
+/** Default of AWS_VPC_K8S_CNI_CONNMARK. */
+export const MAIN_MARK_DEFAULT = 0x80;
+
+/** The link group of a pod's host link is GROUP_BASE + the number of its ENI. Groups 1000 to 1999 are ours. */
+export const GROUP_BASE = 1_001;
+export const GROUP_LAST = 1_999;
+
+export const POD_GATEWAY_TEXT = "169.254.1.1";
+/** Host link name: AWS_VPC_K8S_CNI_VETHPREFIX (4 at most) and 11 hexadecimal digits of a hash of the sandbox id. */
+export const HOST_LINK_PREFIX_DEFAULT = "eni";
+
+/** An ENI slot's number on its instance, counted through the network cards: 0 is the primary ENI's. */
+export type EniNumber = Brand<number, "EniNumber">;
+
+/** Null for a slot beyond 63: the mark has six bits. No instance type known today has more. */
+export function eniNumber(slot: EniSlot, limits: InstanceLimits): EniNumber | null {
+  let before = 0;
+  for (const [card, { enis }] of limits.networkCards.entries()) {
+    if (card === slot.networkCard) {
+      const number = before + slot.deviceIndex;
+      return slot.deviceIndex < enis && number <= ENI_MARK_MASK ? (number as EniNumber) : null;
+    }
+    before += enis;
+  }
+  return null;
+}
+
+/** The routing table of a secondary ENI. AWS VPC CNI gives the same numbers to the same ENI on cards above 0. */
+export function eniTable(slot: EniSlot): number {
+  return 10_000 + 100 * slot.networkCard + slot.deviceIndex;
+}
+
+export function eniGroup(number: EniNumber): number {
+  return GROUP_BASE + number;
+}
+
+/** FNV-1a over the UTF-16 code units, twice with different offsets: 64 bits, as 16 hexadecimal digits. */
+export function sandboxHash(id: SandboxId): string {
+  const fnv = (offset: number): string => {
+    let hash = offset;
+    for (let i = 0; i < id.length; i += 1) hash = Math.imul(hash ^ id.charCodeAt(i), 0x0100_0193);
+    hash = Math.imul(hash ^ (hash >>> 16), 0x85eb_ca6b);
+    hash = Math.imul(hash ^ (hash >>> 13), 0xc2b2_ae35);
+    return ((hash ^ (hash >>> 16)) >>> 0).toString(16).padStart(8, "0");
+  };
+  return fnv(0x811c_9dc5) + fnv(0x1b87_3593);
+}
+
+/** Derived from the sandbox and not from its pod: a recreated pod's new sandbox may come before the old one is gone. */
+export function hostLinkName(prefix: string, id: SandboxId): string {
+  return `${prefix}${sandboxHash(id).slice(0, 11)}`;
+}
+
+/** Locally administered and unicast; given at creation, so that udev leaves it alone (data-path.md, row 16). */
+export function sandboxMac(end: "host" | "pod", id: SandboxId): Mac {
+  const digits = sandboxHash(id);
+  const first = end === "host" ? "0a" : "0e";
+  return [first, ...[0, 2, 4, 6, 8].map((at) => digits.slice(at + 2, at + 4))].join(":") as Mac;
+}
+
+/** The alias of a host link: the sandbox id, or its hash where it is longer than the kernel's 255 bytes. */
+export function hostLinkAlias(id: SandboxId): string {
+  return id.length <= 255 ? id : `#${sandboxHash(id)}`;
+}

@@ -1,0 +1,81 @@
+/** NodeState: the one value that the daemon believes. Transitions make it, the planner reads it, the cell holds it. */
+import type { Cidr4, Ipv4 } from "../../lib/ip.ts";
+import type { Instant, WallTime } from "../../lib/time.ts";
+import type { AttachmentId, Eni, EniId, EniSlot, ForeignEni, Mac, SubnetId } from "../model/eni.ts";
+import type { Instance } from "../model/instance.ts";
+import type { NetnsRef, PodName, SandboxId, SandboxKey } from "../model/sandbox.ts";
+
+/** Who got which address, and what was plumbed for it. The checkpoint owns this truth. */
+export type Allocation = {
+  readonly id: SandboxId;
+  readonly key: SandboxKey;
+  readonly pod: PodName | null;
+  readonly netns: NetnsRef;
+  readonly ip: Ipv4;
+  readonly eni: EniId;
+  readonly eniSlot: EniSlot;
+  readonly hostLink: string;
+  readonly hostMac: Mac;
+  readonly podMac: Mac;
+  readonly mtu: number;
+  readonly requestId: string; // Of the ADD: a shim that lost its answer may ask for it again.
+  readonly since: WallTime;
+};
+
+/** CreateNetworkInterface was sent, or is about to be. Saved before the call, so that the ENI is found whatever happens. */
+export type EniCreation = {
+  readonly clientToken: string;
+  readonly slot: EniSlot;
+  readonly subnetId: SubnetId;
+  readonly since: WallTime;
+};
+
+/** An ENI of ours that hangs on no instance (created and not attached, or detached and not deleted), or is being detached. */
+export type LooseEni = { readonly id: EniId; readonly attachmentId: AttachmentId | null; readonly since: Instant };
+
+/** What keeps the pool from growing, for a while. */
+export type Obstacle =
+  | { readonly kind: "subnet-exhausted"; readonly subnetId: SubnetId; readonly until: Instant }
+  | { readonly kind: "prefixes-exhausted"; readonly subnetId: SubnetId; readonly until: Instant }
+  | { readonly kind: "throttled"; readonly operation: string; readonly until: Instant }
+  | { readonly kind: "access-denied"; readonly operation: string; readonly until: Instant }
+  | { readonly kind: "failing"; readonly operation: string; readonly detail: string; readonly until: Instant };
+
+/** An EC2 call whose outcome is not known. EC2 is observed before anything else is asked of it. */
+export type InDoubt = { readonly operation: string; readonly eni: EniId | null; readonly since: Instant };
+
+export type NodeState = {
+  readonly instance: Instance;
+  readonly enis: ReadonlyMap<EniId, Eni>;
+  readonly foreign: readonly ForeignEni[];
+  readonly loose: ReadonlyMap<EniId, LooseEni>;
+  readonly allocations: ReadonlyMap<SandboxId, Allocation>;
+  readonly creation: EniCreation | null;
+  readonly inDoubt: InDoubt | null;
+  readonly obstacles: readonly Obstacle[];
+  readonly waiting: number; // ADDs that are held for an address.
+  readonly schedulable: boolean; // False on a cordoned node.
+};
+
+/** An ENI as EC2 describes it now (DescribeNetworkInterfaces): facts, without our beliefs about its addresses. */
+export type EniSeen = {
+  readonly id: EniId;
+  readonly mac: Mac;
+  readonly status: "pending" | "available" | "associated" | "attaching" | "in-use" | "detaching";
+  readonly subnetId: SubnetId;
+  readonly description: string;
+  readonly interfaceType: string; // "interface", "efa", "efa-only", "trunk", "branch", …
+  readonly requesterManaged: boolean;
+  readonly securityGroups: readonly Eni["securityGroups"][number][];
+  readonly tags: ReadonlyMap<string, string>;
+  readonly primaryIp: Ipv4 | null; // Null on an IPv6-only ENI.
+  readonly secondaryIps: readonly Ipv4[];
+  readonly prefixes: readonly Cidr4[];
+  readonly attachment: {
+    readonly id: AttachmentId;
+    readonly instanceId: string | null;
+    readonly slot: EniSlot;
+    readonly status: "attaching" | "attached" | "detaching" | "detached";
+    readonly deleteOnTermination: boolean;
+  } | null;
+};

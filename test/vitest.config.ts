@@ -1,0 +1,37 @@
+import { defineConfig } from "vitest/config";
+
+// Five kinds of test (see docs/ARCHITECTURE.md). `fast` is pure and parallel; `kernel` and `e2e` use network namespaces
+// and run one file at a time, in forks: a worker thread has its own network namespace, but /proc/self lies there.
+const oneAtATime = { pool: "forks", fileParallelism: false, maxWorkers: 1 } as const;
+
+export default defineConfig({
+  test: {
+    reporters: ["default", "./test/support/counting-reporter.ts"],
+    projects: [
+      {
+        extends: true,
+        test: {
+          name: "fast",
+          include: ["test/**/*.test.ts"],
+          exclude: ["test/{sim,kernel,e2e,judges,cluster,bench,long}/**"],
+          pool: "threads",
+          isolate: false,
+          testTimeout: 10_000,
+        },
+      },
+      { extends: true, test: { name: "sim", include: ["test/sim/**/*.test.ts"], pool: "forks", testTimeout: 120_000 } },
+      {
+        extends: true,
+        test: { name: "kernel", include: ["test/kernel/**/*.test.ts"], ...oneAtATime, testTimeout: 60_000 },
+      },
+      {
+        extends: true,
+        test: { name: "e2e", include: ["test/e2e/**/*.test.ts"], ...oneAtATime, testTimeout: 120_000, hookTimeout: 60_000 },
+      },
+      {
+        extends: true,
+        test: { name: "judges", include: ["test/judges/**/*.test.ts"], ...oneAtATime, testTimeout: 300_000, hookTimeout: 600_000 },
+      },
+    ],
+  },
+});
