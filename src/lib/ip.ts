@@ -11,7 +11,10 @@ export type Cidr4 = { readonly network: Ipv4; readonly prefixLength: number };
 
 export function parseIpv4(text: string): Result<Ipv4, string> {
   const parts = text.split(".");
-  if (parts.length !== 4 || !parts.every((part) => /^(0|[1-9][0-9]{0,2})$/.test(part) && Number(part) <= 255)) {
+  if (
+    parts.length !== 4 ||
+    !parts.every((part) => /^(0|[1-9][0-9]{0,2})$/.test(part) && Number(part) <= 255)
+  ) {
     return err(`not an IPv4 address: ${quote(text)}`);
   }
   return ok(text as Ipv4);
@@ -55,7 +58,8 @@ export function parseCidr4(text: string): Result<Cidr4, string> {
   }
   const prefixLength = Number(lengthText);
   const network = networkOf(address.value, prefixLength);
-  if (network !== address.value) return err(`${quote(text)} has host bits set; did you mean ${network}/${prefixLength}?`);
+  if (network !== address.value)
+    return err(`${quote(text)} has host bits set; did you mean ${network}/${prefixLength}?`);
   return ok({ network, prefixLength });
 }
 
@@ -108,7 +112,9 @@ export function parseIpv6(text: string): Result<Ipv6, string> {
   if (!given.every((group) => /^[0-9a-fA-F]{1,4}$/.test(group))) return bad;
   if (halves.length === 1 ? given.length !== 8 : given.length > 7) return bad;
   const zeros = Array.from({ length: 8 - given.length }, () => "0");
-  const words = [...(groups[0] ?? []), ...zeros, ...(groups[1] ?? [])].map((group) => Number.parseInt(group, 16));
+  const words = [...(groups[0] ?? []), ...zeros, ...(groups[1] ?? [])].map((group) =>
+    Number.parseInt(group, 16),
+  );
   return ok(printIpv6(words));
 }
 

@@ -23,7 +23,11 @@ export function after(start: Instant, ms: number): Instant {
 }
 
 /** Exponential backoff with full jitter: between half and all of `baseMs * 2^attempt`, at most `maxMs`. `chance` is in [0, 1). */
-export function backoffMs(attempt: number, chance: number, options: { baseMs: number; maxMs: number }): number {
+export function backoffMs(
+  attempt: number,
+  chance: number,
+  options: { baseMs: number; maxMs: number },
+): number {
   const whole = Math.min(options.baseMs * 2 ** Math.min(attempt, 30), options.maxMs);
   return Math.round(whole / 2 + (whole / 2) * chance);
 }

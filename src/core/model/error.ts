@@ -3,9 +3,19 @@ import type { HoldReason } from "./action.ts";
 
 export type NodeError =
   /** No address came within the budget; `blocked` says what stands in the way, null when the refill was merely slow. */
-  | { readonly code: "no-address"; readonly blocked: HoldReason | null; readonly detail: string; readonly waitedMs: number }
+  | {
+      readonly code: "no-address";
+      readonly blocked: HoldReason | null;
+      readonly detail: string;
+      readonly waitedMs: number;
+    }
   /** The kernel refused; its own words and errno name. */
-  | { readonly code: "kernel-refused"; readonly step: string; readonly errno: string; readonly detail: string }
+  | {
+      readonly code: "kernel-refused";
+      readonly step: string;
+      readonly errno: string;
+      readonly detail: string;
+    }
   /** CNI_NETNS cannot be used. */
   | { readonly code: "netns-invalid"; readonly path: string; readonly detail: string }
   /** ADD for a sandbox that has its address already. */

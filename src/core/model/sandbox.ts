@@ -13,7 +13,8 @@ export function sandboxId(key: SandboxKey): SandboxId {
 /** Null when the text is not three parts. */
 export function sandboxKeyOf(id: string): SandboxKey | null {
   const [network, containerId, ifName, more] = id.split("/");
-  if (network === undefined || containerId === undefined || ifName === undefined || more !== undefined) return null;
+  if (network === undefined || containerId === undefined || ifName === undefined || more !== undefined)
+    return null;
   if (network === "" || containerId === "" || ifName === "") return null;
   return { network, containerId, ifName };
 }

@@ -1,5 +1,5 @@
 /** NodeState: the one value that the daemon believes. Transitions make it, the planner reads it, the cell holds it. */
-import type { Cidr4, Ipv4 } from "../../lib/ip.ts";
+import type { Ipv4 } from "../../lib/ip.ts";
 import type { Instant, WallTime } from "../../lib/time.ts";
 import type { AttachmentId, Eni, EniId, EniSlot, ForeignEni, Mac, SubnetId } from "../model/eni.ts";
 import type { Instance } from "../model/instance.ts";
@@ -31,7 +31,11 @@ export type EniCreation = {
 };
 
 /** An ENI of ours that hangs on no instance (created and not attached, or detached and not deleted), or is being detached. */
-export type LooseEni = { readonly id: EniId; readonly attachmentId: AttachmentId | null; readonly since: Instant };
+export type LooseEni = {
+  readonly id: EniId;
+  readonly attachmentId: AttachmentId | null;
+  readonly since: Instant;
+};
 
 /** What keeps the pool from growing, for a while. */
 export type Obstacle =
@@ -39,7 +43,12 @@ export type Obstacle =
   | { readonly kind: "prefixes-exhausted"; readonly subnetId: SubnetId; readonly until: Instant }
   | { readonly kind: "throttled"; readonly operation: string; readonly until: Instant }
   | { readonly kind: "access-denied"; readonly operation: string; readonly until: Instant }
-  | { readonly kind: "failing"; readonly operation: string; readonly detail: string; readonly until: Instant };
+  | {
+      readonly kind: "failing";
+      readonly operation: string;
+      readonly detail: string;
+      readonly until: Instant;
+    };
 
 /** An EC2 call whose outcome is not known. EC2 is observed before anything else is asked of it. */
 export type InDoubt = { readonly operation: string; readonly eni: EniId | null; readonly since: Instant };
@@ -55,27 +64,4 @@ export type NodeState = {
   readonly obstacles: readonly Obstacle[];
   readonly waiting: number; // ADDs that are held for an address.
   readonly schedulable: boolean; // False on a cordoned node.
-};
-
-/** An ENI as EC2 describes it now (DescribeNetworkInterfaces): facts, without our beliefs about its addresses. */
-export type EniSeen = {
-  readonly id: EniId;
-  readonly mac: Mac;
-  readonly status: "pending" | "available" | "associated" | "attaching" | "in-use" | "detaching";
-  readonly subnetId: SubnetId;
-  readonly description: string;
-  readonly interfaceType: string; // "interface", "efa", "efa-only", "trunk", "branch", …
-  readonly requesterManaged: boolean;
-  readonly securityGroups: readonly Eni["securityGroups"][number][];
-  readonly tags: ReadonlyMap<string, string>;
-  readonly primaryIp: Ipv4 | null; // Null on an IPv6-only ENI.
-  readonly secondaryIps: readonly Ipv4[];
-  readonly prefixes: readonly Cidr4[];
-  readonly attachment: {
-    readonly id: AttachmentId;
-    readonly instanceId: string | null;
-    readonly slot: EniSlot;
-    readonly status: "attaching" | "attached" | "detaching" | "detached";
-    readonly deleteOnTermination: boolean;
-  } | null;
 };

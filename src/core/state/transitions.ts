@@ -34,7 +34,12 @@ export function addressAllocated(state: NodeState, allocation: Allocation, now: 
   const free = address.kind === "warm" || (address.kind === "cooling" && address.until <= now);
   assert(free, `${allocation.ip} is ${address.kind}, and was given to ${allocation.id}`);
   assert(!state.allocations.has(allocation.id), `${allocation.id} has an address already`);
-  const next = withAddress(state, allocation.eni, { ip: address.ip, by: address.by, kind: "allocated", sandbox: allocation.id });
+  const next = withAddress(state, allocation.eni, {
+    ip: address.ip,
+    by: address.by,
+    kind: "allocated",
+    sandbox: allocation.id,
+  });
   return { ...next, allocations: withEntry(state.allocations, allocation.id, allocation) };
 }
 
@@ -58,8 +63,16 @@ export function allocationRecovered(state: NodeState, allocation: Allocation): N
   const next = { ...state, allocations: withEntry(state.allocations, allocation.id, allocation) };
   const address = state.enis.get(allocation.eni)?.addresses.get(allocation.ip);
   if (address === undefined) return next;
-  assert(address.kind !== "allocated" || address.sandbox === allocation.id, `${allocation.ip} is held by two sandboxes`);
-  return withAddress(next, allocation.eni, { ip: address.ip, by: address.by, kind: "allocated", sandbox: allocation.id });
+  assert(
+    address.kind !== "allocated" || address.sandbox === allocation.id,
+    `${allocation.ip} is held by two sandboxes`,
+  );
+  return withAddress(next, allocation.eni, {
+    ip: address.ip,
+    by: address.by,
+    kind: "allocated",
+    sandbox: allocation.id,
+  });
 }
 
 /** At start: an address rests on, from the checkpoint's deadline. */
@@ -96,7 +109,10 @@ export function prefixesAssigned(state: NodeState, id: EniId, prefixes: readonly
 /** Chosen for going back to EC2: no sandbox can be given them any more. Said before the call is made. */
 export function addressesLeaving(state: NodeState, id: EniId, ips: readonly Ipv4[]): NodeState {
   return withAddresses(state, id, ips, (address) => {
-    assert(address.kind === "warm" || address.kind === "cooling", `${address.ip} is ${address.kind} and cannot leave`);
+    assert(
+      address.kind === "warm" || address.kind === "cooling",
+      `${address.ip} is ${address.kind} and cannot leave`,
+    );
     return { ip: address.ip, by: address.by, kind: "leaving" };
   });
 }
@@ -173,7 +189,10 @@ export function eniLeaving(state: NodeState, id: EniId, since: Instant): NodeSta
   const eni = eniOf(state, id);
   assert(eni.role === "secondary", `${id} is the primary ENI and cannot leave`);
   for (const address of eni.addresses.values()) {
-    assert(address.kind !== "allocated", `${address.ip} on ${id} is held by a sandbox, so its ENI cannot leave`);
+    assert(
+      address.kind !== "allocated",
+      `${address.ip} on ${id} is held by a sandbox, so its ENI cannot leave`,
+    );
   }
   return withEni(state, { ...eni, phase: { kind: "leaving", since } });
 }
@@ -184,7 +203,12 @@ export function eniStayed(state: NodeState, id: EniId): NodeState {
 }
 
 /** EC2 is taking it off this instance, or has; it is to be deleted, and until then it is ours. */
-export function eniDetached(state: NodeState, id: EniId, attachmentId: AttachmentId | null, since: Instant): NodeState {
+export function eniDetached(
+  state: NodeState,
+  id: EniId,
+  attachmentId: AttachmentId | null,
+  since: Instant,
+): NodeState {
   const next = { ...state, enis: withoutEntry(state.enis, id) };
   return { ...next, loose: withEntry(next.loose, id, { id, attachmentId, since }) };
 }
@@ -199,7 +223,11 @@ export function eniDeleted(state: NodeState, id: EniId): NodeState {
   return { ...state, loose: withoutEntry(state.loose, id), enis: withoutEntry(state.enis, id) };
 }
 
-export function eniGroupsChanged(state: NodeState, id: EniId, securityGroups: readonly SecurityGroupId[]): NodeState {
+export function eniGroupsChanged(
+  state: NodeState,
+  id: EniId,
+  securityGroups: readonly SecurityGroupId[],
+): NodeState {
   return withEni(state, { ...eniOf(state, id), securityGroups });
 }
 
@@ -217,7 +245,9 @@ export function obstacleMet(state: NodeState, obstacle: Obstacle): NodeState {
 
 /** What a successful `operation` proves: nothing stands in its way. Past obstacles go with it. */
 export function obstaclesCleared(state: NodeState, operation: string, now: Instant): NodeState {
-  const left = state.obstacles.filter((each) => each.until > now && !("operation" in each && each.operation === operation));
+  const left = state.obstacles.filter(
+    (each) => each.until > now && !("operation" in each && each.operation === operation),
+  );
   return left.length === state.obstacles.length ? state : { ...state, obstacles: left };
 }
 
@@ -274,7 +304,12 @@ function withAddress(state: NodeState, id: EniId, address: PoolAddress): NodeSta
   return withEni(state, { ...eni, addresses: withEntry(eni.addresses, address.ip, address) });
 }
 
-function withAddresses(state: NodeState, id: EniId, ips: readonly Ipv4[], change: (address: PoolAddress) => PoolAddress): NodeState {
+function withAddresses(
+  state: NodeState,
+  id: EniId,
+  ips: readonly Ipv4[],
+  change: (address: PoolAddress) => PoolAddress,
+): NodeState {
   const eni = eniOf(state, id);
   const addresses = new Map(eni.addresses);
   for (const ip of ips) {
@@ -300,5 +335,7 @@ function withoutEntry<K, V>(map: ReadonlyMap<K, V>, key: K): ReadonlyMap<K, V> {
 }
 
 function obstacleKey(obstacle: Obstacle): string {
-  return "subnetId" in obstacle ? `${obstacle.kind} ${obstacle.subnetId}` : `${obstacle.kind} ${obstacle.operation}`;
+  return "subnetId" in obstacle
+    ? `${obstacle.kind} ${obstacle.subnetId}`
+    : `${obstacle.kind} ${obstacle.operation}`;
 }

@@ -1,0 +1,113 @@
+/** What the agent needs of its edges, as function types. The daemon fills them with the real world, a simulator with a pretend one. */
+import type { Ec2, Imds } from "../core/model/ec2.ts";
+import type { SecurityGroupId, SubnetId } from "../core/model/eni.ts";
+import type { NodeError } from "../core/model/error.ts";
+import type { NetnsRef, SandboxKey } from "../core/model/sandbox.ts";
+import type { HostSeen, KernelOp, SandboxPlumbing } from "../core/plumbing/object.ts";
+import type { NodeState } from "../core/state/node-state.ts";
+import type { Ipv4 } from "../lib/ip.ts";
+import type { Random } from "../lib/random.ts";
+import type { Result } from "../lib/result.ts";
+import type { Instant, WallTime } from "../lib/time.ts";
+
+export type Time = {
+  readonly now: () => Instant;
+  readonly wallNow: () => WallTime;
+  /** Resolves after `ms`, or at once when `signal` is aborted. */
+  readonly sleep: (ms: number, signal: AbortSignalLike) => Promise<void>;
+};
+
+/** The part of AbortSignal that pure files may lean on. */
+export type AbortSignalLike = {
+  readonly aborted: boolean;
+  readonly addEventListener: (type: "abort", listener: () => void, options?: { once?: boolean }) => void;
+  readonly removeEventListener: (type: "abort", listener: () => void) => void;
+};
+
+/** What the kernel said no to. */
+export type KernelFailure = { readonly step: string; readonly errno: string; readonly detail: string };
+
+/** All synchronous, but for links: deleting one waits some 20 ms for the kernel, off the main thread. */
+export type Kernel = {
+  readonly observe: () => Result<HostSeen, KernelFailure>;
+  /** In order; goes on after a failure. The list of what failed, empty when all is done. */
+  readonly apply: (ops: readonly KernelOp[]) => readonly (KernelFailure & { readonly op: KernelOp })[];
+  readonly lookAtNetns: (path: string) => Result<NetnsRef, NodeError>;
+  /** Makes all of it, or nothing: what was made before a failure is taken away again. */
+  readonly plumbSandbox: (netns: NetnsRef, plumbing: SandboxPlumbing) => Result<null, NodeError>;
+  /** Differences between the sandbox as it is and as it should be, for CHECK; empty when all is well. */
+  readonly checkSandbox: (netns: NetnsRef, plumbing: SandboxPlumbing) => Result<readonly string[], NodeError>;
+  readonly deleteLink: (name: string) => Promise<Result<null, KernelFailure>>;
+  /** Forgets connections of an address that has changed hands. */
+  readonly forgetConnections: (ip: Ipv4) => void;
+};
+
+/** Which sandboxes live, as the runtime's own traces tell. */
+export type LiveSandbox = {
+  readonly key: SandboxKey;
+  readonly netnsPath: string | null;
+  readonly ips: readonly Ipv4[];
+  readonly source: "libcni-cache";
+};
+export type Runtime = {
+  readonly cachedSandboxes: () => Result<readonly LiveSandbox[], string>;
+  /** True while the path is a namespace with this device and inode. */
+  readonly netnsLives: (netns: NetnsRef) => boolean;
+};
+
+export type AgentEvent = {
+  readonly level: "debug" | "info" | "warn" | "error";
+  readonly message: string;
+} & Readonly<Record<string, unknown>>;
+
+/** Facts for counters; the names are the metrics room's business. */
+export type Observed =
+  | {
+      readonly kind: "add";
+      readonly outcome: "ok" | NodeError["code"];
+      readonly durationMs: number;
+      readonly heldMs: number;
+    }
+  | {
+      readonly kind: "del";
+      readonly outcome: "ok" | "unknown" | NodeError["code"];
+      readonly durationMs: number;
+    }
+  | { readonly kind: "hold"; readonly reason: string }
+  | {
+      readonly kind: "removed";
+      readonly what: "eni" | "address" | "link" | "route" | "rule" | "allocation";
+      readonly why: string;
+    }
+  | { readonly kind: "repaired"; readonly what: string }
+  | { readonly kind: "state" };
+
+export type AgentSettings = {
+  readonly cooldownMs: number;
+  readonly hostLinkPrefix: string;
+  readonly podMtu: number;
+  readonly eniMtu: number;
+  readonly sweepIntervalMs: number;
+  readonly refillIntervalMs: number; // The slowest that the pool is looked at without an event.
+  readonly leakGraceMs: number; // An unattached ENI of ours is deleted when it is this old.
+  readonly linkWaitMs: number;
+  readonly obstacleMs: number; // How long an exhausted subnet is left alone.
+  readonly provisioning: boolean; // False: nothing is asked of EC2 but to describe.
+  readonly deleteLeakedEnis: boolean;
+  readonly podSubnets: readonly SubnetId[]; // Empty: the node's own.
+  readonly podSecurityGroups: readonly SecurityGroupId[]; // Empty: the primary ENI's.
+};
+
+export type Ports = {
+  readonly time: Time;
+  readonly random: Random;
+  readonly newToken: () => string; // A fresh ClientToken.
+  readonly ec2: Ec2;
+  readonly imds: Imds;
+  readonly kernel: Kernel;
+  readonly runtime: Runtime;
+  /** Returns when the state, or a later one, is safe. */
+  readonly save: (state: NodeState) => Promise<Result<null, NodeError>>;
+  readonly log: (event: AgentEvent) => void;
+  readonly observed: (fact: Observed) => void;
+};
