@@ -3,7 +3,9 @@ import type { Ec2, Imds } from "../core/model/ec2.ts";
 import type { SecurityGroupId, SubnetId } from "../core/model/eni.ts";
 import type { NodeError } from "../core/model/error.ts";
 import type { NetnsRef, SandboxKey } from "../core/model/sandbox.ts";
-import type { HostSeen, KernelOp, SandboxPlumbing } from "../core/plumbing/object.ts";
+import type { Sysctl } from "../core/plumbing/node-host.ts";
+import type { HostSeen, KernelOp, LinkSeen, SandboxPlumbing } from "../core/plumbing/object.ts";
+import type { PlumbingSettings } from "../core/plumbing/settings.ts";
 import type { NodeState } from "../core/state/node-state.ts";
 import type { Ipv4 } from "../lib/ip.ts";
 import type { Random } from "../lib/random.ts";
@@ -30,6 +32,8 @@ export type KernelFailure = { readonly step: string; readonly errno: string; rea
 /** All synchronous, but for links: deleting one waits some 20 ms for the kernel, off the main thread. */
 export type Kernel = {
   readonly observe: () => Result<HostSeen, KernelFailure>;
+  /** The links alone: cheap enough to ask often while an ENI's link is awaited. */
+  readonly observeLinks: () => Result<readonly LinkSeen[], KernelFailure>;
   /** In order; goes on after a failure. The list of what failed, empty when all is done. */
   readonly apply: (ops: readonly KernelOp[]) => readonly (KernelFailure & { readonly op: KernelOp })[];
   readonly lookAtNetns: (path: string) => Result<NetnsRef, NodeError>;
@@ -38,6 +42,9 @@ export type Kernel = {
   /** Differences between the sandbox as it is and as it should be, for CHECK; empty when all is well. */
   readonly checkSandbox: (netns: NetnsRef, plumbing: SandboxPlumbing) => Result<readonly string[], NodeError>;
   readonly deleteLink: (name: string) => Promise<Result<null, KernelFailure>>;
+  /** Our nft table as it should be. True when it had to be loaded. Runs a process: at start, on policy change, after an nftables event. */
+  readonly ensurePacketFilter: (text: string) => Promise<Result<boolean, KernelFailure>>;
+  readonly ensureSysctls: (sysctls: readonly Sysctl[]) => readonly KernelFailure[];
   /** Forgets connections of an address that has changed hands. */
   readonly forgetConnections: (ip: Ipv4) => void;
 };
@@ -84,16 +91,16 @@ export type Observed =
 
 export type AgentSettings = {
   readonly cooldownMs: number;
-  readonly hostLinkPrefix: string;
+  readonly plumbing: PlumbingSettings;
   readonly podMtu: number;
-  readonly eniMtu: number;
+  readonly repairIntervalMs: number; // The slowest that the kernel is looked at without an event.
   readonly sweepIntervalMs: number;
   readonly refillIntervalMs: number; // The slowest that the pool is looked at without an event.
   readonly leakGraceMs: number; // An unattached ENI of ours is deleted when it is this old.
-  readonly linkWaitMs: number;
   readonly obstacleMs: number; // How long an exhausted subnet is left alone.
   readonly provisioning: boolean; // False: nothing is asked of EC2 but to describe.
   readonly deleteLeakedEnis: boolean;
+  readonly manageUntagged: boolean; // MANAGE_UNTAGGED_ENI
   readonly podSubnets: readonly SubnetId[]; // Empty: the node's own.
   readonly podSecurityGroups: readonly SecurityGroupId[]; // Empty: the primary ENI's.
 };

@@ -31,3 +31,14 @@ export function backoffMs(
   const whole = Math.min(options.baseMs * 2 ** Math.min(attempt, 30), options.maxMs);
   return Math.round(whole / 2 + (whole / 2) * chance);
 }
+
+/** RFC 3339 in UTC, as EC2's tags carry it. */
+export function printWallTime(time: WallTime): string {
+  return new Date(time).toISOString(); // Of a given time: it reads no clock.
+}
+
+/** Null when the text is no date. */
+export function parseWallTime(text: string): WallTime | null {
+  const ms = Date.parse(text);
+  return Number.isNaN(ms) ? null : wallTime(ms);
+}

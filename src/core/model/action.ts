@@ -1,5 +1,6 @@
 /** Every EC2 effect that the core can ask for. Flat values: printable, loggable, countable. */
 import type { Cidr4, Ipv4 } from "../../lib/ip.ts";
+import type { Instant } from "../../lib/time.ts";
 import type { AttachmentId, EniId, EniSlot, SecurityGroupId, SubnetId } from "./eni.ts";
 
 export type PoolAction =
@@ -23,11 +24,20 @@ export type PoolAction =
   /** DeleteNetworkInterface of an ENI that hangs on nothing: a leaked one, or one whose detach is done. */
   | { readonly kind: "delete-eni"; readonly eni: EniId };
 
+/**
+ * One action, or none with the reason why not. `detail` says it in words for people.
+ * `retryAt`: until then the plan stays the same unless the state changes; null when only a change can alter it.
+ */
 export type PoolPlan =
   | { readonly kind: "act"; readonly action: PoolAction; readonly reason: string }
-  | { readonly kind: "hold"; readonly reason: HoldReason; readonly until: "event" | number };
+  | {
+      readonly kind: "hold";
+      readonly reason: HoldReason;
+      readonly detail: string;
+      readonly retryAt: Instant | null;
+    };
 
-/** Why nothing is done. `blocked` ones are told to pods that wait. */
+/** Why nothing is done. All but `on-target` are told to pods that wait. */
 export type HoldReason =
   | "on-target"
   | "eni-limit" // No room on any ENI and no slot for another.
@@ -36,8 +46,9 @@ export type HoldReason =
   | "prefixes-exhausted"
   | "throttled"
   | "access-denied"
+  | "failing" // EC2 refuses for another reason, or cannot be reached.
   | "call-in-doubt"
   | "link-awaited" // An ENI is attached; its link has not come.
   | "provisioning-off" // DISABLE_NETWORK_RESOURCE_PROVISIONING
   | "cordoned"
-  | "cooling"; // Only cooling addresses could serve; they will, at `until`.
+  | "cooling"; // Only cooling addresses could serve; they will, at `retryAt`.

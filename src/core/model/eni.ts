@@ -47,6 +47,7 @@ export type Eni = {
   readonly subnetCidr: Cidr4; // The VPC's router answers at its first address + 1.
   readonly securityGroups: readonly SecurityGroupId[];
   readonly primaryIp: Ipv4; // Never in `addresses`: an ENI's own address is not for pods.
+  readonly detachable: boolean; // Carries our owner tag. Others may serve pods, but are never taken off the instance, nor shrunk.
   readonly phase: EniPhase;
   readonly attachedAt: Instant;
   readonly prefixes: readonly Cidr4[]; // Delegated /28s.

@@ -1,7 +1,16 @@
 /** NodeState: the one value that the daemon believes. Transitions make it, the planner reads it, the cell holds it. */
 import type { Ipv4 } from "../../lib/ip.ts";
 import type { Instant, WallTime } from "../../lib/time.ts";
-import type { AttachmentId, Eni, EniId, EniSlot, ForeignEni, Mac, SubnetId } from "../model/eni.ts";
+import type {
+  AttachmentId,
+  Eni,
+  EniId,
+  EniSlot,
+  ForeignEni,
+  Mac,
+  SecurityGroupId,
+  SubnetId,
+} from "../model/eni.ts";
 import type { Instance } from "../model/instance.ts";
 import type { NetnsRef, PodName, SandboxId, SandboxKey } from "../model/sandbox.ts";
 
@@ -27,7 +36,10 @@ export type EniCreation = {
   readonly clientToken: string;
   readonly slot: EniSlot;
   readonly subnetId: SubnetId;
-  readonly since: WallTime;
+  readonly securityGroups: readonly SecurityGroupId[];
+  readonly addressCount: number;
+  readonly prefixCount: number;
+  readonly since: WallTime; // Goes into a tag, so it belongs to what the token stands for.
 };
 
 /** An ENI of ours that hangs on no instance (created and not attached, or detached and not deleted), or is being detached. */
@@ -41,11 +53,22 @@ export type LooseEni = {
 export type Obstacle =
   | { readonly kind: "subnet-exhausted"; readonly subnetId: SubnetId; readonly until: Instant }
   | { readonly kind: "prefixes-exhausted"; readonly subnetId: SubnetId; readonly until: Instant }
-  | { readonly kind: "throttled"; readonly operation: string; readonly until: Instant }
-  | { readonly kind: "access-denied"; readonly operation: string; readonly until: Instant }
+  | {
+      readonly kind: "throttled";
+      readonly operation: string;
+      readonly attempt: number;
+      readonly until: Instant;
+    }
+  | {
+      readonly kind: "access-denied";
+      readonly operation: string;
+      readonly attempt: number;
+      readonly until: Instant;
+    }
   | {
       readonly kind: "failing";
       readonly operation: string;
+      readonly attempt: number;
       readonly detail: string;
       readonly until: Instant;
     };

@@ -106,7 +106,7 @@ export function prefixesAssigned(state: NodeState, id: EniId, prefixes: readonly
   return withEni(state, { ...eni, prefixes: [...eni.prefixes, ...added], addresses });
 }
 
-/** Chosen for going back to EC2: no sandbox can be given them any more. Said before the call is made. */
+/** Chosen for going back to EC2: no sandbox can be given them any more. Said before the call is made, and again before a repeat. */
 export function addressesLeaving(state: NodeState, id: EniId, ips: readonly Ipv4[]): NodeState {
   return withAddresses(state, id, ips, (address) => {
     assert(
@@ -187,7 +187,7 @@ export function eniLinkLost(state: NodeState, id: EniId, since: Instant): NodeSt
 /** Chosen for detaching: no sandbox can be given an address of it any more. Said before the call is made. */
 export function eniLeaving(state: NodeState, id: EniId, since: Instant): NodeState {
   const eni = eniOf(state, id);
-  assert(eni.role === "secondary", `${id} is the primary ENI and cannot leave`);
+  assert(eni.role === "secondary" && eni.detachable, `${id} is not ours to detach`);
   for (const address of eni.addresses.values()) {
     assert(
       address.kind !== "allocated",
@@ -243,11 +243,9 @@ export function obstacleMet(state: NodeState, obstacle: Obstacle): NodeState {
   return { ...state, obstacles: [...others, obstacle] };
 }
 
-/** What a successful `operation` proves: nothing stands in its way. Past obstacles go with it. */
-export function obstaclesCleared(state: NodeState, operation: string, now: Instant): NodeState {
-  const left = state.obstacles.filter(
-    (each) => each.until > now && !("operation" in each && each.operation === operation),
-  );
+/** What a successful `operation` proves: nothing stands in its way. Others stay, for their count of attempts; they are over at `until`. */
+export function obstaclesCleared(state: NodeState, operation: string): NodeState {
+  const left = state.obstacles.filter((each) => !("operation" in each && each.operation === operation));
   return left.length === state.obstacles.length ? state : { ...state, obstacles: left };
 }
 

@@ -1,0 +1,139 @@
+/** ADD: an address (at once, or waited for) → record → save → plumb → answer, or all undone. */
+import { routedPlumbing } from "../core/plumbing/routed.ts";
+import { hostLinkName, sandboxMac } from "../core/plumbing/names.ts";
+import type { NodeError } from "../core/model/error.ts";
+import { sandboxId, type NetnsRef, type PodName, type SandboxKey } from "../core/model/sandbox.ts";
+import type { Allocation } from "../core/state/node-state.ts";
+import { addressReleased } from "../core/state/transitions.ts";
+import { whyNoAddress } from "../core/pool/why.ts";
+import { err, ok, type Result } from "../lib/result.ts";
+import { after, type Instant } from "../lib/time.ts";
+import type { Agent } from "./agent.ts";
+import type { AbortSignalLike } from "./ports.ts";
+import type { MakeAllocation } from "./waiting-room.ts";
+
+export type AddRequest = {
+  readonly key: SandboxKey;
+  readonly netnsPath: string;
+  readonly pod: PodName | null;
+  readonly requestId: string;
+  readonly deadline: Instant;
+};
+
+/**
+ * Gives the sandbox an address and makes its links and routes.
+ *
+ * - A repeated request (same request id: the shim lost its answer) gets the same allocation again, once it is seen to be whole.
+ * - `signal` is aborted when the shim is gone or a DEL came: what was done is undone, and `cancelled` is the answer.
+ * - On every error the address is released and nothing stays in the kernel.
+ */
+export async function addSandbox(
+  agent: Agent,
+  request: AddRequest,
+  signal: AbortSignalLike,
+): Promise<Result<Allocation, NodeError>> {
+  const { ports, cell } = agent;
+  const netns = ports.kernel.lookAtNetns(request.netnsPath);
+  if (!netns.ok) return netns;
+  const known = cell.state.allocations.get(sandboxId(request.key));
+  if (known !== undefined) return await answerAgain(agent, known, request);
+  await agent.departures.wait(netns.value, request.key.ifName);
+
+  const chosen = await addressFor(agent, request, netns.value, signal); // At once, or held; in the state when it returns.
+  if (!chosen.ok) return chosen;
+  const saved = await ports.save(cell.state); // Written down before it is real, so that a crash here leaks nothing for long.
+  if (!saved.ok) return await undone(agent, chosen.value, saved.error);
+  if (signal.aborted) return await undone(agent, chosen.value, cancelled());
+  const plumbed = ports.kernel.plumbSandbox(
+    netns.value,
+    routedPlumbing(chosen.value, cell.state.instance.limits),
+  );
+  if (!plumbed.ok) return await undone(agent, chosen.value, plumbed.error);
+  return ok(chosen.value);
+}
+
+async function addressFor(
+  agent: Agent,
+  request: AddRequest,
+  netns: NetnsRef,
+  signal: AbortSignalLike,
+): Promise<Result<Allocation, NodeError>> {
+  const make = allocationMaker(agent, request, netns);
+  const atOnce = agent.waiting.take(request.key, make);
+  if (atOnce !== null) return ok(atOnce);
+  const began = agent.ports.time.now();
+  const waited = await agent.waiting.wait(request.key, make, request.deadline, signal);
+  if (waited.kind === "allocated") return ok(waited.allocation);
+  if (waited.by === "signal") return err(cancelled());
+  const now = agent.ports.time.now();
+  return err({
+    code: "no-address",
+    ...whyNoAddress(agent.cell.state, agent.pool, now),
+    waitedMs: now - began,
+  });
+}
+
+function allocationMaker(agent: Agent, request: AddRequest, netns: NetnsRef): MakeAllocation {
+  const id = sandboxId(request.key);
+  return (eni, address) => ({
+    id,
+    key: request.key,
+    pod: request.pod,
+    netns,
+    ip: address.ip,
+    eni: eni.id,
+    eniSlot: eni.slot,
+    hostLink: hostLinkName(agent.settings.plumbing.hostLinkPrefix, id),
+    hostMac: sandboxMac("host", id),
+    podMac: sandboxMac("pod", id),
+    mtu: agent.settings.podMtu,
+    requestId: request.requestId,
+    since: agent.ports.time.wallNow(),
+  });
+}
+
+/** The address cools down even when no packet can have used it: one rule for all is easier to trust. */
+async function undone(
+  agent: Agent,
+  allocation: Allocation,
+  error: NodeError,
+): Promise<Result<Allocation, NodeError>> {
+  const { ports, cell, settings } = agent;
+  cell.set(addressReleased(cell.state, allocation.id, after(ports.time.now(), settings.cooldownMs)));
+  const saved = await ports.save(cell.state);
+  if (!saved.ok)
+    ports.log({
+      level: "warn",
+      message: "release not written down",
+      sandbox: allocation.id,
+      error: saved.error,
+    });
+  return err(error);
+}
+
+async function answerAgain(
+  agent: Agent,
+  known: Allocation,
+  request: AddRequest,
+): Promise<Result<Allocation, NodeError>> {
+  const { ports, cell } = agent;
+  if (known.requestId !== request.requestId) {
+    const detail = `it holds ${known.ip}; the runtime must DEL it before it can ADD it again`;
+    return err({ code: "sandbox-exists", sandbox: known.id, detail });
+  }
+  const plumbing = routedPlumbing(known, cell.state.instance.limits);
+  const differences = ports.kernel.checkSandbox(known.netns, plumbing);
+  if (!differences.ok) return differences;
+  if (differences.value.length === 0) return ok(known);
+  // The daemon died between save and plumb. The half-made link, if any, must go before it can be made again.
+  await ports.kernel.deleteLink(known.hostLink);
+  const plumbed = ports.kernel.plumbSandbox(known.netns, plumbing);
+  return plumbed.ok ? ok(known) : await undone(agent, known, plumbed.error);
+}
+
+function cancelled(): NodeError {
+  return {
+    code: "cancelled",
+    detail: "the caller went away, or a DEL for the same sandbox came; nothing was left behind",
+  };
+}

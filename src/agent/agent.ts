@@ -1,0 +1,44 @@
+/** The few things that every walk needs. Made once, by the daemon or by a simulator. */
+import type { PoolSettings } from "../core/pool/targets.ts";
+import { Cell } from "./cell.ts";
+import { Departures } from "./departures.ts";
+import type { AgentSettings, Ports } from "./ports.ts";
+import { WaitingRoom } from "./waiting-room.ts";
+import type { NodeState } from "../core/state/node-state.ts";
+import { Wake } from "./loop.ts";
+
+export type Agent = {
+  readonly ports: Ports;
+  readonly settings: AgentSettings;
+  readonly pool: PoolSettings;
+  readonly cell: Cell;
+  readonly waiting: WaitingRoom;
+  readonly departures: Departures;
+  readonly wakeRefill: Wake;
+  readonly wakeRepair: Wake; // Something in the kernel may have changed.
+  readonly wakeFilter: Wake; // Something in nftables may have.
+};
+
+export function createAgent(
+  ports: Ports,
+  settings: AgentSettings,
+  pool: PoolSettings,
+  state: NodeState,
+): Agent {
+  const cell = new Cell(state);
+  const wakeRefill = new Wake();
+  const wakeRepair = new Wake();
+  const wakeFilter = new Wake();
+  const waiting = new WaitingRoom(cell, ports.time, pool, () => wakeRefill.call());
+  return {
+    ports,
+    settings,
+    pool,
+    cell,
+    waiting,
+    departures: new Departures(),
+    wakeRefill,
+    wakeRepair,
+    wakeFilter,
+  };
+}

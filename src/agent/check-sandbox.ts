@@ -1,0 +1,68 @@
+/** CHECK and GC: is what we made still there, and what has the runtime forgotten? */
+import type { NodeError } from "../core/model/error.ts";
+import { sandboxId, type SandboxKey } from "../core/model/sandbox.ts";
+import { routedPlumbing } from "../core/plumbing/routed.ts";
+import { err, ok, type Result } from "../lib/result.ts";
+import type { Agent } from "./agent.ts";
+import { deleteSandbox } from "./delete-sandbox.ts";
+
+export async function checkSandbox(
+  agent: Agent,
+  key: SandboxKey,
+  netnsPath: string,
+): Promise<Result<null, NodeError>> {
+  const { ports, cell } = agent;
+  const allocation = cell.state.allocations.get(sandboxId(key));
+  if (allocation === undefined)
+    return err({ code: "check-failed", differences: ["this sandbox has no address on record"] });
+  const netns = ports.kernel.lookAtNetns(netnsPath);
+  if (!netns.ok) return netns;
+  if (netns.value.device !== allocation.netns.device || netns.value.inode !== allocation.netns.inode) {
+    return err({ code: "check-failed", differences: [`${netnsPath} is another namespace than at ADD`] });
+  }
+  const found = ports.kernel.checkSandbox(
+    allocation.netns,
+    routedPlumbing(allocation, cell.state.instance.limits),
+  );
+  if (!found.ok) return found;
+  const address = cell.state.enis.get(allocation.eni)?.addresses.get(allocation.ip);
+  const differences =
+    address === undefined
+      ? [...found.value, `EC2 no longer lists ${allocation.ip} on ${allocation.eni}`]
+      : found.value;
+  return differences.length === 0 ? ok(null) : err({ code: "check-failed", differences });
+}
+
+/**
+ * Frees every sandbox of the network that the runtime does not call alive (CNI spec 1.1, GC). A wrong list must not cut a
+ * running pod: one whose namespace is still there keeps its address.
+ */
+export async function collectGarbage(
+  agent: Agent,
+  network: string,
+  alive: readonly SandboxKey[],
+): Promise<Result<number, NodeError>> {
+  const living = new Set(alive.map(sandboxId));
+  let freed = 0;
+  const errors: NodeError[] = [];
+  for (const allocation of agent.cell.state.allocations.values()) {
+    if (allocation.key.network !== network || living.has(allocation.id)) continue;
+    if (agent.ports.runtime.netnsLives(allocation.netns)) {
+      agent.ports.log({
+        level: "warn",
+        message: "kept against GC: its namespace lives",
+        sandbox: allocation.id,
+        ip: allocation.ip,
+      });
+      continue;
+    }
+    const deleted = await deleteSandbox(agent, allocation.key);
+    if (!deleted.ok) errors.push(deleted.error);
+    else {
+      freed += 1;
+      agent.ports.observed({ kind: "removed", what: "allocation", why: "gc" });
+    }
+  }
+  const [first] = errors;
+  return first === undefined ? ok(freed) : err(first);
+}

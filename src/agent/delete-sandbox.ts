@@ -1,0 +1,61 @@
+/**
+ * DEL: release → route away → save → answer. The link goes afterwards, off the main thread. Needs neither the namespace, nor
+ * the runtime's previous result, nor EC2: our own record is enough. A DEL of nothing is no error.
+ */
+import type { NodeError } from "../core/model/error.ts";
+import { sandboxId, type SandboxKey } from "../core/model/sandbox.ts";
+import { routedPlumbing } from "../core/plumbing/routed.ts";
+import type { Allocation } from "../core/state/node-state.ts";
+import { addressReleased } from "../core/state/transitions.ts";
+import { ok, type Result } from "../lib/result.ts";
+import { after } from "../lib/time.ts";
+import type { Agent } from "./agent.ts";
+
+/** In the answer: the sandbox that was released, or null where there was none; `linkGone` ends when its link is away. */
+export type Deleted = { readonly allocation: Allocation; readonly linkGone: Promise<void> } | null;
+
+export async function deleteSandbox(agent: Agent, key: SandboxKey): Promise<Result<Deleted, NodeError>> {
+  const { ports, cell, settings } = agent;
+  const allocation = cell.state.allocations.get(sandboxId(key));
+  if (allocation === undefined) return ok(null);
+  cell.set(addressReleased(cell.state, allocation.id, after(ports.time.now(), settings.cooldownMs)));
+  unroute(agent, allocation);
+  const linkGone = removeLink(agent, allocation);
+  agent.departures.add(allocation.netns, key.ifName, linkGone);
+  const saved = await ports.save(cell.state);
+  if (!saved.ok) return saved; // The runtime asks again; by then the release is either written down or still refused.
+  agent.wakeRefill.call();
+  return ok({ allocation, linkGone });
+}
+
+/** From here on no packet finds the pod, whatever its link still does. */
+function unroute(agent: Agent, allocation: Allocation): void {
+  const { ports, cell } = agent;
+  const plumbing = routedPlumbing(allocation, cell.state.instance.limits);
+  const failures = ports.kernel.apply(plumbing.host.map((object) => ({ verb: "delete" as const, object })));
+  for (const { errno, detail } of failures) {
+    ports.log({
+      level: "warn",
+      message: "route not removed",
+      sandbox: allocation.id,
+      ip: allocation.ip,
+      errno,
+      detail,
+    });
+  }
+  ports.kernel.forgetConnections(allocation.ip);
+}
+
+async function removeLink(agent: Agent, allocation: Allocation): Promise<void> {
+  const removed = await agent.ports.kernel.deleteLink(allocation.hostLink);
+  if (removed.ok) return;
+  const { errno, detail } = removed.error; // Left to the sweep, which finds it by its alias.
+  agent.ports.log({
+    level: "warn",
+    message: "link not removed",
+    sandbox: allocation.id,
+    link: allocation.hostLink,
+    errno,
+    detail,
+  });
+}

@@ -1,0 +1,186 @@
+/**
+ * Looks at EC2 and brings belief and truth together: at once for what we did ourselves (a call in doubt), slowly and after two
+ * looks for everything else, since describes lag behind writes both ways. Leaked ENIs of this instance are found here too.
+ */
+import type { EniSeen } from "../core/model/ec2.ts";
+import type { EniId, SecurityGroupId } from "../core/model/eni.ts";
+import { isLeaked } from "../core/reconcile/classify.ts";
+import { findDrift, foreignEnis, type Drift } from "../core/reconcile/drift.ts";
+import { eniFromSeen } from "../core/reconcile/recover.ts";
+import { suspect, type Suspicions } from "../core/reconcile/suspicion.ts";
+import {
+  addressesAssigned,
+  addressesGone,
+  doubtResolved,
+  eniAttached,
+  eniDeleted,
+  eniGroupsChanged,
+  foreignEnisSeen,
+  looseEniFound,
+  prefixesAssigned,
+  prefixesGone,
+} from "../core/state/transitions.ts";
+import { unreachable } from "../lib/assert.ts";
+import type { Agent } from "./agent.ts";
+import { finishCreation, subnetCidrOf } from "./perform.ts";
+
+/** A look that follows a lost answer waits for EC2's views to settle first. Source: ec2-reality.md, section 4. */
+export const DOUBT_SETTLE_MS = 3_000;
+/** How long a difference must last, over at least two looks, before we believe EC2 over ourselves. */
+const DRIFT_GRACE_MS = 60_000;
+
+/** What one look remembers for the next. */
+export type LookMemory = { suspicions: Suspicions };
+
+/** False when EC2 could not be asked; nothing is changed then. */
+export async function lookAtEc2(agent: Agent, memory: LookMemory): Promise<boolean> {
+  const { ports, cell, settings } = agent;
+  const seen = await ports.ec2.describeInstanceEnis(cell.state.instance.id);
+  if (!seen.ok) {
+    ports.log({ level: "warn", message: "ec2 could not be looked at", failure: seen.error });
+    return false;
+  }
+  cell.set(foreignEnisSeen(cell.state, foreignEnis(seen.value, settings.manageUntagged)));
+  const wantedGroups =
+    settings.podSecurityGroups.length > 0 ? settings.podSecurityGroups : primaryGroups(seen.value, agent);
+  const drifts = findDrift(cell.state, seen.value, { manageUntagged: settings.manageUntagged, wantedGroups });
+  const { after, ripe } = suspect(memory.suspicions, drifts, ports.time.now(), (drift) =>
+    graceOf(drift, agent),
+  );
+  memory.suspicions = after;
+  for (const drift of ripe) await settleDrift(agent, drift);
+  if (settings.deleteLeakedEnis) await lookForLeaks(agent);
+  await resolveDoubt(agent);
+  return true;
+}
+
+/** What was ours a moment ago needs no second look: after a lost answer, what EC2 lists is what came of it. */
+function graceOf(drift: Drift, agent: Agent): number {
+  const { inDoubt, loose } = agent.cell.state;
+  switch (drift.kind) {
+    case "eni-unknown":
+      return loose.has(drift.seen.id) ? 0 : DRIFT_GRACE_MS;
+    case "address-unknown":
+    case "prefix-unknown":
+      return inDoubt?.operation === "AssignPrivateIpAddresses" && inDoubt.eni === drift.eni
+        ? 0
+        : DRIFT_GRACE_MS;
+    case "address-missing":
+      return drift.believed === "leaving" ? 0 : DRIFT_GRACE_MS; // It is given to nobody, so a wrong look costs nothing.
+    case "outlives-instance":
+    case "groups-differ":
+      return 0;
+    case "eni-missing":
+    case "prefix-missing":
+      return DRIFT_GRACE_MS;
+  }
+}
+
+async function settleDrift(agent: Agent, drift: Drift & { readonly sinceMs: number }): Promise<void> {
+  const { ports, cell } = agent;
+  const say = (message: string, fields: Readonly<Record<string, unknown>>): void => {
+    ports.log({ level: "info", message, sinceMs: drift.sinceMs, ...fields });
+  };
+  switch (drift.kind) {
+    case "eni-unknown":
+      return await adopt(agent, drift.seen);
+    case "eni-missing":
+      cell.set(eniDeleted(cell.state, drift.eni));
+      ports.observed({ kind: "removed", what: "eni", why: "not-in-ec2" });
+      return say("eni forgotten: ec2 does not list it here any more", { eni: drift.eni });
+    case "address-unknown":
+      cell.set(addressesAssigned(cell.state, drift.eni, [drift.ip]));
+      return say("address found on its eni", { eni: drift.eni, ip: drift.ip });
+    case "address-missing":
+      cell.set(addressesGone(cell.state, drift.eni, [drift.ip]));
+      ports.observed({ kind: "removed", what: "address", why: "not-in-ec2" });
+      if (drift.believed !== "allocated")
+        return say("address forgotten: ec2 does not list it any more", { eni: drift.eni, ip: drift.ip });
+      return ports.log({
+        level: "error",
+        message: "a running pod's address was taken off its eni",
+        eni: drift.eni,
+        ip: drift.ip,
+      });
+    case "prefix-unknown":
+      cell.set(prefixesAssigned(cell.state, drift.eni, [drift.prefix]));
+      return say("prefix found on its eni", { eni: drift.eni, prefix: drift.prefix });
+    case "prefix-missing":
+      cell.set(prefixesGone(cell.state, drift.eni, [drift.prefix]));
+      return say("prefix forgotten: ec2 does not list it any more", { eni: drift.eni, prefix: drift.prefix });
+    case "outlives-instance": {
+      const set = await ports.ec2.setDeleteOnTermination(drift.eni, drift.attachment);
+      return say(set.ok ? "eni ends with its instance now" : "eni would outlive its instance", {
+        eni: drift.eni,
+      });
+    }
+    case "groups-differ": {
+      const set = await ports.ec2.setSecurityGroups(drift.eni, drift.wanted);
+      if (set.ok) cell.set(eniGroupsChanged(cell.state, drift.eni, drift.wanted));
+      return say(
+        set.ok
+          ? "security groups follow the primary eni"
+          : "security groups could not follow the primary eni",
+        { eni: drift.eni },
+      );
+    }
+    default:
+      return unreachable(drift);
+  }
+}
+
+async function adopt(agent: Agent, seen: EniSeen): Promise<void> {
+  const { ports, cell, settings } = agent;
+  const cidr = await subnetCidrOf(agent, seen.subnetId);
+  const known = {
+    instance: cell.state.instance,
+    subnetCidrs: new Map(cidr === null ? [] : [[seen.subnetId, cidr]]),
+  };
+  const eni = eniFromSeen(seen, known, settings.manageUntagged, ports.time.now());
+  if (eni === null) return;
+  cell.set(eniAttached(cell.state, eni));
+  ports.log({
+    level: "info",
+    message: "eni found on this instance",
+    eni: eni.id,
+    detachable: eni.detachable,
+  });
+  agent.wakeRepair.call();
+}
+
+/** A creation without an answer is asked for again with its token; all other doubts end with the look itself. */
+async function resolveDoubt(agent: Agent): Promise<void> {
+  const { cell } = agent;
+  if (cell.state.inDoubt === null) return;
+  cell.set(doubtResolved(cell.state));
+  if (cell.state.creation !== null) await finishCreation(agent, cell.state.creation);
+}
+
+/** ENIs that were made for this instance and hang on nothing: those of an earlier life, or of a call that we gave up on. */
+async function lookForLeaks(agent: Agent): Promise<void> {
+  const { ports, cell, settings } = agent;
+  const owned = await ports.ec2.describeOwnedEnis(cell.state.instance.id);
+  if (!owned.ok)
+    return ports.log({ level: "warn", message: "leaked enis could not be looked for", failure: owned.error });
+  for (const seen of owned.value) {
+    const known = cell.state.enis.has(seen.id) || cell.state.loose.has(seen.id);
+    if (known || !isLeaked(seen, cell.state.instance.id, ports.time.wallNow(), settings.leakGraceMs))
+      continue;
+    ports.log({
+      level: "warn",
+      message: "leaked eni found",
+      eni: seen.id,
+      createdAt: seen.tags.get("node.k8s.amazonaws.com/createdAt"),
+    });
+    cell.set(looseEniFound(cell.state, { id: seen.id, attachmentId: null, since: ports.time.now() }));
+    ports.observed({ kind: "removed", what: "eni", why: "leaked" });
+  }
+}
+
+function primaryGroups(seen: readonly EniSeen[], agent: Agent): readonly SecurityGroupId[] {
+  const { instance } = agent.cell.state;
+  const primary: EniId | undefined = [...agent.cell.state.enis.values()].find(
+    (eni) => eni.role === "primary",
+  )?.id;
+  return seen.find((each) => each.id === primary)?.securityGroups ?? instance.securityGroups;
+}

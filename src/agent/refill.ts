@@ -1,0 +1,153 @@
+/**
+ * The pool loop, and the only caller of EC2's writes: plan → perform → record, one step at a time, until the plan says hold.
+ * Looking at EC2 is a step of the same loop, so that no look can contradict a call in hand.
+ */
+import type { PoolAction, PoolPlan } from "../core/model/action.ts";
+import type { EniId } from "../core/model/eni.ts";
+import { operationBlock, standing } from "../core/pool/obstacles.ts";
+import { planPool } from "../core/pool/plan.ts";
+import { unfinishedAction } from "../core/pool/unfinished.ts";
+import { after, backoffMs, type Instant, MINUTE_MS, SECOND_MS } from "../lib/time.ts";
+import type { Agent } from "./agent.ts";
+import { DOUBT_SETTLE_MS, lookAtEc2, type LookMemory } from "./look.ts";
+import type { Job } from "./loop.ts";
+import { perform } from "./perform.ts";
+
+type Memory = LookMemory & {
+  nextLook: Instant;
+  lookAttempt: number;
+  lastHold: string;
+  readonly deletes: Map<EniId, { attempt: number; at: Instant }>; // Of loose ENIs; forgotten with them.
+};
+
+export function refillJob(agent: Agent): Job {
+  const { ports, settings } = agent;
+  // The first look comes early, but not for all nodes of a rollout at once.
+  const firstLook = after(ports.time.now(), ports.random() * Math.min(settings.sweepIntervalMs, MINUTE_MS));
+  const memory: Memory = {
+    suspicions: new Map(),
+    nextLook: firstLook,
+    lookAttempt: 0,
+    lastHold: "",
+    deletes: new Map(),
+  };
+  return { name: "refill", wake: agent.wakeRefill, run: () => refill(agent, memory) };
+}
+
+/** One step. In the answer: how long to sleep, 0 when there may be more to do. */
+async function refill(agent: Agent, memory: Memory): Promise<number> {
+  const { ports, cell, settings } = agent;
+  agent.waiting.serve();
+  const now = ports.time.now();
+  const { inDoubt } = cell.state;
+  if (inDoubt !== null) return await look(agent, memory, after(inDoubt.since, DOUBT_SETTLE_MS));
+  const plan = planPool(cell.state, agent.pool, now);
+  const growth = plan.kind === "act" && grows(plan.action);
+  const step = growth
+    ? plan.action
+    : (unfinishedAction(cell.state) ??
+      dueDelete(agent, memory) ??
+      (plan.kind === "act" ? plan.action : null));
+  const blocked = step === null ? null : operationBlock(standing(cell.state, now), step.kind);
+  if (step !== null && blocked === null && settings.provisioning) {
+    await act(agent, memory, step, plan.reason);
+    return 0;
+  }
+  if (now >= memory.nextLook) return await look(agent, memory, now);
+  sayHold(agent, memory, plan);
+  return Math.max(
+    1,
+    Math.min(
+      (blocked?.retryAt ?? after(now, MINUTE_MS)) - now,
+      wakeTimeOf(plan, now),
+      memory.nextLook - now,
+      nextDelete(memory, now),
+      settings.refillIntervalMs,
+    ),
+  );
+}
+
+async function act(agent: Agent, memory: Memory, action: PoolAction, reason: string): Promise<void> {
+  const { ports } = agent;
+  const began = ports.time.now();
+  const failure = await perform(agent, action);
+  agent.waiting.serve();
+  const now = ports.time.now();
+  if (action.kind === "delete-eni") {
+    if (failure === null) memory.deletes.delete(action.eni);
+    else {
+      const attempt = (memory.deletes.get(action.eni)?.attempt ?? -1) + 1;
+      const waitMs = backoffMs(attempt, ports.random(), { baseMs: 2 * SECOND_MS, maxMs: MINUTE_MS });
+      memory.deletes.set(action.eni, { attempt, at: after(now, waitMs) });
+    }
+  }
+  if (failure === null)
+    ports.log({ level: "info", message: DONE[action.kind], ...action, reason, durationMs: now - began });
+}
+
+const DONE: Readonly<Record<PoolAction["kind"], string>> = {
+  "assign-addresses": "addresses assigned",
+  "assign-prefixes": "prefixes assigned",
+  "unassign-addresses": "addresses unassigned",
+  "unassign-prefixes": "prefixes unassigned",
+  "attach-eni": "eni attached",
+  "detach-eni": "eni detached",
+  "delete-eni": "eni deleted",
+};
+
+async function look(agent: Agent, memory: Memory, due: Instant): Promise<number> {
+  const { ports, settings } = agent;
+  const now = ports.time.now();
+  if (now < due) return due - now;
+  const looked = await lookAtEc2(agent, memory);
+  memory.lookAttempt = looked ? 0 : memory.lookAttempt + 1;
+  const waitMs = looked
+    ? settings.sweepIntervalMs * (0.8 + 0.4 * ports.random())
+    : backoffMs(memory.lookAttempt, ports.random(), { baseMs: SECOND_MS, maxMs: MINUTE_MS });
+  memory.nextLook = after(ports.time.now(), waitMs);
+  if (!looked && agent.cell.state.inDoubt !== null) return waitMs;
+  return looked ? 0 : 1;
+}
+
+function grows(action: PoolAction): boolean {
+  return (
+    action.kind === "assign-addresses" || action.kind === "assign-prefixes" || action.kind === "attach-eni"
+  );
+}
+
+/** A loose ENI whose time has come. EC2 refuses while it still detaches, so the first try waits a little. */
+function dueDelete(agent: Agent, memory: Memory): PoolAction | null {
+  const { loose } = agent.cell.state;
+  const now = agent.ports.time.now();
+  for (const id of memory.deletes.keys()) if (!loose.has(id)) memory.deletes.delete(id);
+  for (const { id, attachmentId, since } of loose.values()) {
+    const retry = memory.deletes.get(id) ?? {
+      attempt: -1,
+      at: after(since, attachmentId === null ? 0 : 2 * SECOND_MS),
+    };
+    if (retry.at <= now) return { kind: "delete-eni", eni: id };
+    memory.deletes.set(id, retry);
+  }
+  return null;
+}
+
+function nextDelete(memory: Memory, now: Instant): number {
+  return Math.min(MINUTE_MS, ...[...memory.deletes.values()].map((each) => each.at - now));
+}
+
+function wakeTimeOf(plan: PoolPlan, now: Instant): number {
+  return plan.kind === "hold" && plan.retryAt !== null ? plan.retryAt - now : MINUTE_MS;
+}
+
+/** Told once when it begins, not each time it is found again. */
+function sayHold(agent: Agent, memory: Memory, plan: PoolPlan): void {
+  if (plan.kind !== "hold") return;
+  agent.ports.observed({ kind: "hold", reason: plan.reason });
+  if (plan.reason === memory.lastHold) return;
+  memory.lastHold = plan.reason;
+  agent.ports.log({
+    level: plan.reason === "on-target" ? "debug" : "info",
+    message: "pool holds",
+    reason: plan.reason,
+  });
+}

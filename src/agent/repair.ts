@@ -1,0 +1,152 @@
+/**
+ * The kernel loop: observe → difference → apply. It makes an ENI ready once its link has come, and puts back within seconds
+ * what others delete or flush. Woken by netlink events; events come in bursts (each pod makes some), so it paces itself.
+ */
+import { linkOfEni } from "../core/plumbing/eni-host.ts";
+import { diffHost } from "../core/plumbing/diff.ts";
+import { planHost } from "../core/plumbing/host.ts";
+import type { KernelOp, LinkSeen } from "../core/plumbing/object.ts";
+import { packetFilter, printPacketFilter } from "../core/plumbing/packet-filter.ts";
+import { renderOp } from "../core/plumbing/render.ts";
+import { eniLinkLost, eniReady } from "../core/state/transitions.ts";
+import { after, type Instant, SECOND_MS } from "../lib/time.ts";
+import type { Agent } from "./agent.ts";
+import type { Job } from "./loop.ts";
+
+/** A whole look costs up to 0.1 s of the main thread beside 1,000 pods, so it is taken at most this often. */
+const REPAIR_PACE_MS = 2 * SECOND_MS;
+/** While a link is awaited, the links alone are looked at this often at first, then ever more slowly. */
+const LINK_POLL_MS = { first: 20, most: 500 } as const;
+
+type Memory = { nextWhole: Instant; polls: number };
+
+export function repairJob(agent: Agent): Job {
+  const memory: Memory = { nextWhole: after(agent.ports.time.now(), REPAIR_PACE_MS), polls: 0 };
+  return {
+    name: "repair",
+    wake: agent.wakeRepair,
+    run: async () => await Promise.resolve(repair(agent, memory)),
+  };
+}
+
+function repair(agent: Agent, memory: Memory): number {
+  const { ports, cell, settings } = agent;
+  const now = ports.time.now();
+  const awaited = [...cell.state.enis.values()].some((eni) => eni.phase.kind === "awaiting-link");
+  if (now >= memory.nextWhole || (awaited && linkHasCome(agent))) {
+    repairHost(agent);
+    memory.nextWhole = after(ports.time.now(), REPAIR_PACE_MS);
+    memory.polls = 0;
+    return awaited ? LINK_POLL_MS.first : settings.repairIntervalMs;
+  }
+  if (!awaited) return memory.nextWhole - now; // Woken early: the look is owed.
+  memory.polls += 1;
+  return Math.min(LINK_POLL_MS.first * 2 ** Math.min(memory.polls >> 3, 8), LINK_POLL_MS.most);
+}
+
+/** The whole of it, at once. In the answer: what was changed, and what the kernel refused. */
+export function repairHost(agent: Agent): { readonly done: readonly KernelOp[]; readonly failed: number } {
+  const { ports, cell, settings } = agent;
+  const seen = ports.kernel.observe();
+  if (!seen.ok) {
+    ports.log({ level: "error", message: "the kernel could not be looked at", ...seen.error });
+    return { done: [], failed: 1 };
+  }
+  const plan = planHost(cell.state, seen.value.links, settings.plumbing);
+  const ops = diffHost(plan.desired, seen.value);
+  const failures = ports.kernel.apply(ops.filter((op) => op.verb !== "delete-link"));
+  for (const failure of failures) {
+    const { errno, detail } = failure;
+    ports.log({
+      level: "warn",
+      message: "the kernel refused a repair",
+      op: renderOp(failure.op),
+      errno,
+      detail,
+    });
+  }
+  for (const op of ops) if (op.verb === "delete-link") void removeOrphan(agent, op.name);
+  noteLinks(agent, seen.value.links, new Set(plan.linklessEnis));
+  return { done: ops, failed: failures.length };
+}
+
+/** An ENI's addresses may be given out while its link is there and plumbed; not before, and not after. */
+function noteLinks(agent: Agent, links: readonly LinkSeen[], linkless: ReadonlySet<string>): void {
+  const { ports, cell } = agent;
+  for (const eni of cell.state.enis.values()) {
+    const there = !linkless.has(eni.id);
+    if (there && eni.phase.kind === "awaiting-link") {
+      cell.set(eniReady(cell.state, eni.id));
+      const waitedMs = ports.time.now() - eni.phase.since;
+      ports.log({
+        level: "info",
+        message: "eni ready",
+        eni: eni.id,
+        link: linkOfEni(links, eni.mac)?.name,
+        waitedMs,
+      });
+      agent.waiting.serve();
+      agent.wakeRefill.call();
+    } else if (!there && eni.phase.kind === "ready") {
+      cell.set(eniLinkLost(cell.state, eni.id, ports.time.now()));
+      ports.log({ level: "error", message: "an eni's link is gone", eni: eni.id, mac: eni.mac });
+    }
+  }
+}
+
+function linkHasCome(agent: Agent): boolean {
+  const links = agent.ports.kernel.observeLinks();
+  if (!links.ok) return false;
+  const awaited = [...agent.cell.state.enis.values()].filter((eni) => eni.phase.kind === "awaiting-link");
+  return awaited.some((eni) => linkOfEni(links.value, eni.mac) !== null);
+}
+
+async function removeOrphan(agent: Agent, name: string): Promise<void> {
+  const { ports } = agent;
+  const removed = await ports.kernel.deleteLink(name);
+  if (!removed.ok)
+    return ports.log({ level: "warn", message: "orphan link not removed", link: name, ...removed.error });
+  ports.log({
+    level: "info",
+    message: "orphan link removed: its alias names no sandbox of ours",
+    link: name,
+  });
+  ports.observed({ kind: "removed", what: "link", why: "orphan" });
+}
+
+/** Our nft table: loaded at start, put back when somebody flushed it, loaded anew when the VPC's CIDRs change. */
+export function filterJob(agent: Agent): Job {
+  return {
+    name: "packet-filter",
+    wake: agent.wakeFilter,
+    run: async () => {
+      await ensurePacketFilter(agent);
+      return agent.settings.repairIntervalMs;
+    },
+  };
+}
+
+export async function ensurePacketFilter(agent: Agent): Promise<boolean> {
+  const { ports, cell, settings } = agent;
+  const links = ports.kernel.observeLinks();
+  const primary = links.ok ? linkOfEni(links.value, cell.state.instance.primaryMac) : null;
+  if (primary === null) {
+    ports.log({
+      level: "error",
+      message: "the primary eni's link is not there",
+      mac: cell.state.instance.primaryMac,
+    });
+    return false;
+  }
+  const text = printPacketFilter(packetFilter(cell.state.instance, primary.name, settings.plumbing));
+  const loaded = await ports.kernel.ensurePacketFilter(text);
+  if (!loaded.ok) {
+    ports.log({ level: "error", message: "the packet filter could not be loaded", ...loaded.error });
+    return false;
+  }
+  if (loaded.value) {
+    ports.log({ level: "info", message: "packet filter loaded" });
+    ports.observed({ kind: "repaired", what: "packet-filter" });
+  }
+  return true;
+}

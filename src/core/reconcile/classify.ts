@@ -1,0 +1,59 @@
+/** Whose ENI is it? Asked of everything that EC2 lists, before anything is done to it. Names: settings-and-features.md, section 2.1. */
+import type { EniSeen } from "../model/ec2.ts";
+import type { ForeignEni } from "../model/eni.ts";
+import type { InstanceId } from "../model/instance.ts";
+import { parseWallTime, type WallTime } from "../../lib/time.ts";
+
+export const OWNER_TAG = "node.k8s.amazonaws.com/instance_id";
+export const CREATED_AT_TAG = "node.k8s.amazonaws.com/createdAt";
+export const NO_MANAGE_TAG = "node.k8s.amazonaws.com/no_manage";
+export const CLUSTER_TAG = "cluster.k8s.amazonaws.com/name";
+export const DESCRIPTION_PREFIX = "aws-K8S-";
+
+export type EniOwner =
+  | { readonly kind: "ours" }
+  | { readonly kind: "foreign"; readonly reason: ForeignEni["reason"] };
+
+/**
+ * An attached ENI. `ours` may be grown, shrunk and (unless it is the primary one) detached.
+ * Untagged ENIs count as ours where `manageUntagged` says so, as the AWS VPC CNI has it by default: see `detachable`.
+ */
+export function ownerOf(seen: EniSeen, manageUntagged: boolean): EniOwner {
+  const primary = seen.attachment?.slot.networkCard === 0 && seen.attachment.slot.deviceIndex === 0;
+  if (primary) return { kind: "ours" };
+  if (seen.tags.get(NO_MANAGE_TAG) === "true") return { kind: "foreign", reason: "no-manage" };
+  switch (seen.interfaceType) {
+    case "interface":
+      break;
+    case "efa":
+    case "efa-only":
+      return { kind: "foreign", reason: "efa" };
+    case "trunk":
+      return { kind: "foreign", reason: "trunk" };
+    case "branch":
+      return { kind: "foreign", reason: "branch" };
+    default:
+      return { kind: "foreign", reason: "service-managed" };
+  }
+  if (seen.requesterManaged) return { kind: "foreign", reason: "service-managed" };
+  if (!seen.tags.has(OWNER_TAG) && !manageUntagged) return { kind: "foreign", reason: "untagged" };
+  return { kind: "ours" };
+}
+
+/**
+ * Only what carries our own owner tag for this instance is ever taken away. An untagged ENI may serve pods, but somebody
+ * attached it by hand: it stays.
+ */
+export function detachable(seen: EniSeen, instance: InstanceId): boolean {
+  return (
+    seen.tags.get(OWNER_TAG) === instance && seen.tags.get(NO_MANAGE_TAG) !== "true" && !seen.requesterManaged
+  );
+}
+
+/** An ENI that hangs on nothing, was made for this instance, and is older than the grace time: nobody else will clean it up. */
+export function isLeaked(seen: EniSeen, instance: InstanceId, now: WallTime, graceMs: number): boolean {
+  if (seen.status !== "available" || seen.attachment !== null) return false;
+  if (!detachable(seen, instance) || !seen.description.startsWith(DESCRIPTION_PREFIX)) return false;
+  const createdAt = parseWallTime(seen.tags.get(CREATED_AT_TAG) ?? "");
+  return createdAt !== null && now - createdAt >= graceMs;
+}

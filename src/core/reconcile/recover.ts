@@ -1,0 +1,262 @@
+/**
+ * Start: four truths become one NodeState. EC2 says which ENIs and addresses there are, the checkpoint who got which, the kernel
+ * what is plumbed, the runtime (libcni's cache, living namespaces) who is still there. An address is given out again only when
+ * nothing speaks for its old owner; what nobody owns is listed for removal.
+ */
+import { addressesOfCidr4, type Cidr4, type Ipv4 } from "../../lib/ip.ts";
+import { after, type Instant, type WallTime } from "../../lib/time.ts";
+import type { EniSeen } from "../model/ec2.ts";
+import type { Eni, EniId, PoolAddress, SubnetId } from "../model/eni.ts";
+import type { Instance } from "../model/instance.ts";
+import { sandboxId, sandboxKeyOf, type NetnsRef, type SandboxId, type SandboxKey } from "../model/sandbox.ts";
+import { GROUP_BASE, GROUP_LAST, PODS_TABLE, hostLinkName, sandboxMac } from "../plumbing/names.ts";
+import type { HostSeen, LinkSeen } from "../plumbing/object.ts";
+import type { Allocation, EniCreation, LooseEni, NodeState } from "../state/node-state.ts";
+import {
+  addressReleased,
+  addressesLeaving,
+  allocationRecovered,
+  callInDoubt,
+  coolingRecovered,
+  eniAttached,
+  eniCreationBegan,
+  foreignEnisSeen,
+  looseEniFound,
+  nodeBegan,
+} from "../state/transitions.ts";
+import { detachable, ownerOf } from "./classify.ts";
+import { foreignEnis } from "./drift.ts";
+
+/** What the checkpoint tells: our own truth, and how far to trust it. */
+export type Remembered = {
+  readonly sameBoot: boolean; // False: the machine has booted since; every namespace it speaks of is gone.
+  readonly allocations: readonly Allocation[];
+  readonly cooling: readonly { readonly eni: EniId; readonly ip: Ipv4; readonly until: Instant }[]; // Of this boot's clock.
+  readonly leaving: readonly { readonly eni: EniId; readonly ips: readonly Ipv4[] }[];
+  readonly loose: readonly LooseEni[];
+  readonly creation: EniCreation | null;
+};
+
+/** A sandbox that libcni's cache lists, with its namespace where the path still leads to one. */
+export type CachedSandbox = {
+  readonly key: SandboxKey;
+  readonly ips: readonly Ipv4[];
+  readonly netns: NetnsRef | null;
+};
+
+export type Truths = {
+  readonly instance: Instance;
+  readonly enis: readonly EniSeen[];
+  readonly subnetCidrs: ReadonlyMap<SubnetId, Cidr4>;
+  readonly remembered: Remembered | null; // Null: no checkpoint, or one that cannot be trusted.
+  readonly host: HostSeen;
+  readonly cached: readonly CachedSandbox[];
+  readonly netnsLives: (netns: NetnsRef) => boolean;
+};
+
+export type RecoverSettings = {
+  readonly manageUntagged: boolean;
+  readonly cooldownMs: number;
+  readonly podMtu: number;
+  readonly hostLinkPrefix: string;
+};
+
+export type Recovered = {
+  readonly state: NodeState;
+  /** Host links in our groups that serve nobody. */
+  readonly orphanLinks: readonly string[];
+  /** For the log: one line each, what was found and what was made of it. */
+  readonly notes: readonly {
+    readonly what: string;
+    readonly sandbox?: SandboxId;
+    readonly ip?: Ipv4;
+    readonly eni?: EniId;
+  }[];
+};
+
+export function recoverNode(
+  truths: Truths,
+  settings: RecoverSettings,
+  now: Instant,
+  wallNow: WallTime,
+): Recovered {
+  const notes: Recovered["notes"][number][] = [];
+  let state = foreignEnisSeen(nodeBegan(truths.instance), foreignEnis(truths.enis, settings.manageUntagged));
+  for (const seen of truths.enis) {
+    const eni = eniFromSeen(seen, truths, settings.manageUntagged, now);
+    if (eni !== null) state = eniAttached(state, eni);
+  }
+  const remembered = truths.remembered;
+  const alive =
+    remembered === null ? rebuiltAllocations(truths, state, settings, wallNow) : remembered.allocations;
+  for (const allocation of alive) {
+    state = allocationRecovered(state, allocation);
+    const dead = remembered !== null && isDead(allocation, remembered, truths);
+    if (dead) {
+      state = addressReleased(state, allocation.id, after(now, settings.cooldownMs));
+      notes.push({ what: "sandbox is gone; address released", sandbox: allocation.id, ip: allocation.ip });
+    } else if (remembered === null) {
+      notes.push({
+        what: "sandbox found without checkpoint; address kept",
+        sandbox: allocation.id,
+        ip: allocation.ip,
+      });
+    }
+  }
+  if (remembered !== null) state = restOfMemory(state, remembered, settings, now);
+  else if (hadEarlierLife(truths)) state = allCooling(state, after(now, settings.cooldownMs));
+  return { state, orphanLinks: orphanLinks(truths.host, state), notes };
+}
+
+/** Null for an ENI that is not ours to manage, or not (or no longer) attached. */
+export function eniFromSeen(
+  seen: EniSeen,
+  known: { readonly instance: Instance; readonly subnetCidrs: ReadonlyMap<SubnetId, Cidr4> },
+  manageUntagged: boolean,
+  now: Instant,
+): Eni | null {
+  const attachment = seen.attachment;
+  const subnetCidr = known.subnetCidrs.get(seen.subnetId);
+  if (attachment === null || attachment.status === "detaching" || attachment.status === "detached")
+    return null;
+  if (ownerOf(seen, manageUntagged).kind === "foreign" || seen.primaryIp === null || subnetCidr === undefined)
+    return null;
+  const primary = seen.mac === known.instance.primaryMac;
+  const warm = (ip: Ipv4, by: PoolAddress["by"]): [Ipv4, PoolAddress] => [ip, { ip, by, kind: "warm" }];
+  const addresses = new Map([
+    ...seen.secondaryIps.map((ip) => warm(ip, "secondary")),
+    ...seen.prefixes.flatMap((prefix) => [...addressesOfCidr4(prefix)].map((ip) => warm(ip, "prefix"))),
+  ]);
+  return {
+    id: seen.id,
+    mac: seen.mac,
+    role: primary ? "primary" : "secondary",
+    slot: attachment.slot,
+    attachmentId: attachment.id,
+    subnetId: seen.subnetId,
+    subnetCidr,
+    securityGroups: seen.securityGroups,
+    primaryIp: seen.primaryIp,
+    detachable: !primary && detachable(seen, known.instance.id),
+    phase: { kind: "awaiting-link", since: now },
+    attachedAt: now,
+    prefixes: seen.prefixes,
+    addresses,
+  };
+}
+
+/** Two truths must agree that a sandbox of the checkpoint is dead: its namespace is gone, and so is its link or its cache entry. */
+function isDead(allocation: Allocation, remembered: Remembered, truths: Truths): boolean {
+  if (!remembered.sameBoot) return true;
+  if (truths.netnsLives(allocation.netns)) return false;
+  const linked = truths.host.links.some((link) => link.name === allocation.hostLink);
+  const cached = truths.cached.some((each) => sandboxId(each.key) === allocation.id);
+  return !linked || !cached;
+}
+
+/**
+ * Without a checkpoint: whoever has a link and a route of ours holds that address; whoever is in libcni's cache with a living
+ * namespace does too, even when somebody removed the link.
+ */
+function rebuiltAllocations(
+  truths: Truths,
+  state: NodeState,
+  settings: RecoverSettings,
+  wallNow: WallTime,
+): Allocation[] {
+  const cached = new Map(truths.cached.map((each) => [sandboxId(each.key), each]));
+  const found = new Map<SandboxId, Allocation>();
+  const add = (key: SandboxKey, ip: Ipv4, netns: NetnsRef): void => {
+    const owner = [...state.enis.values()].find((eni) => eni.addresses.has(ip)) ?? null;
+    if (owner === null || found.has(sandboxId(key))) return;
+    found.set(sandboxId(key), rebuilt(key, ip, netns, owner, settings, wallNow));
+  };
+  for (const link of truths.host.links.filter(isOurs)) {
+    const key = sandboxKeyOf(link.alias ?? "");
+    const route = truths.host.routes.find((each) => each.table === PODS_TABLE && each.link === link.name);
+    if (key !== null && route !== undefined)
+      add(key, route.destination.ip, cached.get(sandboxId(key))?.netns ?? UNKNOWN_NETNS);
+  }
+  for (const each of truths.cached) {
+    const [ip] = each.ips;
+    if (each.netns !== null && ip !== undefined) add(each.key, ip, each.netns);
+  }
+  return [...found.values()];
+}
+
+/** Of a sandbox whose link we found, but neither checkpoint nor cache entry. It is dead once the link is. */
+const UNKNOWN_NETNS: NetnsRef = { path: "", device: 0, inode: 0 };
+
+function rebuilt(
+  key: SandboxKey,
+  ip: Ipv4,
+  netns: NetnsRef,
+  eni: Eni,
+  settings: RecoverSettings,
+  wallNow: WallTime,
+): Allocation {
+  const id = sandboxId(key);
+  return {
+    id,
+    key,
+    pod: null,
+    netns,
+    ip,
+    eni: eni.id,
+    eniSlot: eni.slot,
+    hostLink: hostLinkName(settings.hostLinkPrefix, id),
+    hostMac: sandboxMac("host", id),
+    podMac: sandboxMac("pod", id),
+    mtu: settings.podMtu,
+    requestId: "",
+    since: wallNow,
+  };
+}
+
+function restOfMemory(
+  state: NodeState,
+  remembered: Remembered,
+  settings: RecoverSettings,
+  now: Instant,
+): NodeState {
+  let next = state;
+  for (const { eni, ip, until } of remembered.cooling) {
+    next = coolingRecovered(next, eni, ip, remembered.sameBoot ? until : after(now, settings.cooldownMs));
+  }
+  for (const { eni, ips } of remembered.leaving) {
+    const still = ips.filter((ip) => next.enis.get(eni)?.addresses.get(ip)?.kind === "warm");
+    if (next.enis.has(eni)) next = addressesLeaving(next, eni, still);
+  }
+  for (const loose of remembered.loose) if (!next.enis.has(loose.id)) next = looseEniFound(next, loose);
+  if (remembered.creation !== null) {
+    next = callInDoubt(eniCreationBegan(next, remembered.creation), {
+      operation: "CreateNetworkInterface",
+      eni: null,
+      since: now,
+    });
+  }
+  return next;
+}
+
+function hadEarlierLife(truths: Truths): boolean {
+  return truths.cached.length > 0 || truths.host.links.some(isOurs);
+}
+
+/** Who used which address of late is not known, so all rest. */
+function allCooling(state: NodeState, until: Instant): NodeState {
+  let next = state;
+  for (const eni of state.enis.values()) {
+    for (const ip of eni.addresses.keys()) next = coolingRecovered(next, eni.id, ip, until);
+  }
+  return next;
+}
+
+function orphanLinks(host: HostSeen, state: NodeState): string[] {
+  const owned = new Set([...state.allocations.values()].map((allocation) => allocation.hostLink));
+  return host.links.filter((link) => isOurs(link) && !owned.has(link.name)).map((link) => link.name);
+}
+
+/** A veth in one of our groups; one without alias was left by a crash between its creation and its naming. */
+function isOurs(link: LinkSeen): boolean {
+  return link.kind === "veth" && link.group >= GROUP_BASE && link.group <= GROUP_LAST;
+}
