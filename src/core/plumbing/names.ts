@@ -29,6 +29,9 @@ export const MAIN_MARK_DEFAULT = 0x80;
 export const GROUP_BASE = 1_001;
 export const GROUP_LAST = 1_999;
 
+/** Our one nft table, of family inet. */
+export const PACKET_FILTER_TABLE = "berth";
+
 export const POD_GATEWAY_TEXT = "169.254.1.1";
 /** Host link name: AWS_VPC_K8S_CNI_VETHPREFIX (4 at most) and 11 hexadecimal digits of a hash of the sandbox id. */
 export const HOST_LINK_PREFIX_DEFAULT = "eni";
@@ -56,6 +59,11 @@ export function eniTable(slot: EniSlot): number {
 
 export function eniGroup(number: EniNumber): number {
   return GROUP_BASE + number;
+}
+
+/** Group 1000 is no ENI's: links on their way out may be gathered there. */
+export function isOurGroup(group: number): boolean {
+  return group >= GROUP_BASE - 1 && group <= GROUP_LAST;
 }
 
 /** FNV-1a over the UTF-16 code units, twice with different offsets: 64 bits, as 16 hexadecimal digits. */

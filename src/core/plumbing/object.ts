@@ -18,7 +18,13 @@ export type KernelObject =
       readonly up: boolean;
       readonly group: number | null;
     }
-  | { readonly kind: "address"; readonly link: string; readonly ip: Ipv4; readonly prefixLength: number; readonly noPrefixRoute: boolean }
+  | {
+      readonly kind: "address";
+      readonly link: string;
+      readonly ip: Ipv4;
+      readonly prefixLength: number;
+      readonly noPrefixRoute: boolean;
+    }
   | {
       readonly kind: "route";
       readonly table: number; // 254 is main.

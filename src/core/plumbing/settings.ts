@@ -1,0 +1,22 @@
+/** What an operator's settings say about plumbing. `config` fills it; nothing here reads an environment. */
+import type { Cidr4 } from "../../lib/ip.ts";
+
+export type PlumbingSettings = {
+  readonly eniMtu: number; // AWS_VPC_ENI_MTU, bytes.
+  readonly hostLinkPrefix: string; // AWS_VPC_K8S_CNI_VETHPREFIX, 4 characters at most.
+  /** AWS_VPC_K8S_CNI_CONNMARK: one bit or more, outside of ENI_MARK_MASK. */
+  readonly mainMark: number;
+  /** AWS_VPC_CNI_NODE_PORT_SUPPORT: connections that came to the node's address are answered from it. */
+  readonly nodePort: boolean;
+  /** Null under AWS_VPC_K8S_CNI_EXTERNALSNAT: pods then leave the VPC by their own ENI, with their own address. */
+  readonly snat: {
+    readonly ports: "prng" | "hashrandom" | "none"; // AWS_VPC_K8S_CNI_RANDOMIZESNAT
+    readonly excludedCidrs: readonly Cidr4[]; // AWS_VPC_K8S_CNI_EXCLUDE_SNAT_CIDRS
+  } | null;
+  readonly externalServiceCidrs: readonly Cidr4[]; // AWS_EXTERNAL_SERVICE_CIDRS
+};
+
+/** Marks are needed by two features; either keeps them (data-path.md, row 6: a shared rule went with the first). */
+export function marksAreUsed(settings: PlumbingSettings): boolean {
+  return settings.nodePort || settings.snat !== null;
+}
