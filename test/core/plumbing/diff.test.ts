@@ -195,6 +195,13 @@ test("a second copy of a rule goes, and a second route to a pod is not left to s
   ]);
 });
 
+test("a route that differs is replaced and not deleted too, since a delete might hit the new one", () => {
+  const routes = settled.routes.map((each) => (each.table === 100 ? { ...each, mtu: 1400 } : each));
+  expect(linesFor([pod], { ...settled, routes })).toEqual([
+    `route replace 10.0.1.20 dev ${pod.hostLink} scope link table 100 proto 98`,
+  ]);
+});
+
 test("nothing is planned for a pod whose link is gone, or an ENI whose link has not come", () => {
   const plan = planHost(state([pod]), eniLinksSeen.slice(0, 1), settings);
   expect(plan.linklessSandboxes).toEqual([pod.id]);
