@@ -33,11 +33,14 @@ export type Answer = Result<readonly structs.NetlinkMessage[], NetlinkError>;
 /** `torn`: the kernel said each time that the table changed under the dump, so an object may be missing or doubled. */
 export type Dump<T> = { readonly objects: readonly T[]; readonly unreadable: number; readonly torn: boolean };
 
+type Open = { readonly what: string; readonly messages: structs.NetlinkMessage[] };
+
 export class Connection {
   readonly #fd: number;
   readonly port: number; // nl_pid: stands in the events that our requests cause.
   #sequence = 0;
   #closed = false;
+  #awaiting = false;
 
   private constructor(fd: number, port: number) {
     this.#fd = fd;
@@ -102,22 +105,21 @@ export class Connection {
     return last;
   }
 
-  /** For sendOffThread: the descriptor, and a whole request. The ack must then be taken with `takeAck`. */
-  prepare(request: NetlinkRequest): {
-    readonly fd: number;
-    readonly bytes: Buffer;
-    readonly sequence: number;
-  } {
+  /**
+   * One request whose send happens on a pool thread, for what the kernel carries out slowly. Until it resolves, this connection is
+   * used for nothing else: another read could take its answer. The socket keeps its namespace, whichever thread sends.
+   */
+  async requestOffThread(request: NetlinkRequest): Promise<Answer> {
+    this.#drain();
     const sequence = this.#nextSequence();
-    return { fd: this.#fd, bytes: encodeRequest(request, sequence, NLM_F_REQUEST | NLM_F_ACK), sequence };
-  }
-
-  /** The ack of a prepared request whose send has returned. */
-  takeAck(sequence: number, what: string): Answer {
-    const open = new Map([[sequence, { what, messages: [] as structs.NetlinkMessage[] }]]);
+    const bytes = encodeRequest(request, sequence, NLM_F_REQUEST | NLM_F_ACK);
+    this.#awaiting = true;
+    await libc.sendOffThread(this.#fd, bytes);
+    this.#awaiting = false;
+    const open = new Map<number, Open>([[sequence, { what: request.what, messages: [] }]]);
     const done = new Map<number, Answer>();
     this.#collect(open, done);
-    return done.get(sequence) ?? noAnswer(what);
+    return done.get(sequence) ?? noAnswer(request.what);
   }
 
   close(): void {
@@ -128,7 +130,7 @@ export class Connection {
 
   #requestBatch(requests: readonly NetlinkRequest[]): readonly Answer[] {
     this.#drain();
-    const open = new Map<number, { readonly what: string; readonly messages: structs.NetlinkMessage[] }>();
+    const open = new Map<number, Open>();
     const sequences: number[] = [];
     const bytes: Buffer[] = [];
     for (const request of requests) {
@@ -149,10 +151,7 @@ export class Connection {
   }
 
   /** Reads until every open request is answered, or nothing is left to read. */
-  #collect(
-    open: Map<number, { readonly what: string; readonly messages: structs.NetlinkMessage[] }>,
-    done: Map<number, Answer>,
-  ): void {
+  #collect(open: Map<number, Open>, done: Map<number, Answer>): void {
     while (open.size > 0) {
       const got = this.#receive();
       if (got === "overflow") continue; // Some answers are lost; those that came are still behind it.
@@ -206,7 +205,10 @@ export class Connection {
   }
 
   #receive(): readonly structs.NetlinkMessage[] | "empty" | "overflow" {
-    assert(!this.#closed, "a closed connection is not used");
+    assert(
+      !this.#closed && !this.#awaiting,
+      "a connection is not used when closed, nor while it waits for a pool thread",
+    );
     return receiveMessages(this.#fd);
   }
 

@@ -5,7 +5,6 @@
  */
 import { assert } from "../lib/assert.ts";
 import { err, ok, type Result } from "../lib/result.ts";
-import * as libc from "../libc/libc.ts";
 import type { NetlinkError } from "./answers.ts";
 import { Connection } from "./connection.ts";
 import {
@@ -44,9 +43,7 @@ export function createUnlinker(options: {
   let closed = false;
 
   const carryOut = async (request: NetlinkRequest): Promise<Result<null, NetlinkError>> => {
-    const { fd, bytes, sequence } = spare.prepare(request);
-    await libc.sendOffThread(fd, bytes);
-    const answer = spare.takeAck(sequence, request.what);
+    const answer = await spare.requestOffThread(request);
     if (!answer.ok && answer.error.code !== "ENODEV") return answer;
     return ok(null);
   };

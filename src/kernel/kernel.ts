@@ -1,0 +1,87 @@
+/** The host's kernel as one value of functions: what the agent needs of it (agent/ports.ts, Kernel), over one connection. */
+import type { NodeError } from "../core/model/error.ts";
+import type { NetnsRef } from "../core/model/sandbox.ts";
+import { GROUP_LAST } from "../core/plumbing/names.ts";
+import type { HostSeen, KernelOp, LinkSeen, SandboxPlumbing } from "../core/plumbing/object.ts";
+import type { Ipv4 } from "../lib/ip.ts";
+import { err, ok, type Result } from "../lib/result.ts";
+import { Connection } from "../netlink/connection.ts";
+import { hostNetns } from "../netlink/netns.ts";
+import { createUnlinker } from "../netlink/unlink.ts";
+import { applyOps, type FailedOp } from "./apply.ts";
+import { checkSandbox } from "./check.ts";
+import { createConntrack } from "./conntrack.ts";
+import { failureOf, type KernelFailure } from "./failure.ts";
+import { observe, observeLinks } from "./observe.ts";
+import { lookAtNetns, plumbSandbox } from "./sandbox.ts";
+
+/**
+ * Links on their way out. It is the last of our groups and no ENI's, but inside the range that the packet filter guards: what a
+ * doomed pod still sends is dropped.
+ */
+const DOOMED_GROUP = GROUP_LAST;
+
+export type HostKernel = {
+  readonly observe: () => Result<HostSeen, KernelFailure>;
+  readonly observeLinks: () => Result<readonly LinkSeen[], KernelFailure>;
+  readonly apply: (ops: readonly KernelOp[]) => readonly FailedOp[];
+  readonly lookAtNetns: (path: string) => Result<NetnsRef, NodeError>;
+  readonly plumbSandbox: (netns: NetnsRef, plumbing: SandboxPlumbing) => Result<null, NodeError>;
+  readonly checkSandbox: (netns: NetnsRef, plumbing: SandboxPlumbing) => Result<readonly string[], NodeError>;
+  readonly deleteLink: (name: string) => Promise<Result<null, KernelFailure>>;
+  readonly forgetConnections: (ip: Ipv4) => void;
+  /** Ports of the connections: events with them are our own doing (netlink/monitor.ts). */
+  readonly ports: readonly number[];
+  /** Lets the deletions under way end, then closes. */
+  readonly close: () => Promise<void>;
+};
+
+/**
+ * `onLateFailure`: what failed when nobody waited for it any more (a link that `apply` or an undone ADD began to delete, connections
+ * that could not be forgotten). The sweep will see such a link again; it is told for the log.
+ */
+export function createHostKernel(options: {
+  readonly onLateFailure: (failure: KernelFailure) => void;
+}): Result<HostKernel, KernelFailure> {
+  hostNetns(); // Held from the start: the way back from every sandbox.
+  const opened = Connection.open();
+  if (!opened.ok) return err(failureOf(opened.error));
+  const host = opened.value;
+  const unlinker = createUnlinker({ host, doomedGroup: DOOMED_GROUP });
+  if (!unlinker.ok) {
+    host.close();
+    return err(failureOf(unlinker.error));
+  }
+  // A kernel without ctnetlink keeps no connections to forget.
+  const conntrack = createConntrack();
+
+  const deleteLink: HostKernel["deleteLink"] = async (name) => {
+    const gone = await unlinker.value.unlink(name);
+    return gone.ok ? ok(null) : err(failureOf(gone.error));
+  };
+  const later = (work: Promise<Result<null, KernelFailure>>): void => {
+    const tell = (cause: unknown): void =>
+      options.onLateFailure({ step: "on a pool thread", errno: "", detail: String(cause) });
+    work.then((done) => (done.ok ? undefined : options.onLateFailure(done.error)), tell);
+  };
+  const startDeleting = (name: string): void => later(deleteLink(name));
+
+  return ok({
+    observe: () => observe(host),
+    observeLinks: () => observeLinks(host),
+    apply: (ops) => applyOps(host, ops, startDeleting),
+    lookAtNetns,
+    plumbSandbox: (netns, plumbing) => plumbSandbox(host, netns, plumbing, startDeleting),
+    checkSandbox: (netns, plumbing) => checkSandbox(host, netns, plumbing),
+    deleteLink,
+    forgetConnections: (ip) => {
+      if (conntrack.ok) later(conntrack.value.forget(ip));
+    },
+    ports: [host.port, ...unlinker.value.ports],
+    close: async () => {
+      await unlinker.value.close();
+      if (conntrack.ok) await conntrack.value.close();
+      host.close();
+    },
+  });
+}
