@@ -35,19 +35,31 @@ export async function addSandbox(
   const { ports, cell } = agent;
   const netns = ports.kernel.lookAtNetns(request.netnsPath);
   if (!netns.ok) return netns;
-  const known = cell.state.allocations.get(sandboxId(request.key));
-  if (known !== undefined) return await answerAgain(agent, known, request);
-  await agent.departures.wait(netns.value, request.key.ifName);
+  const id = sandboxId(request.key);
+  agent.beingAdded.add(id);
+  try {
+    const known = cell.state.allocations.get(id);
+    if (known !== undefined) return await answerAgain(agent, known, request);
+    return await addAnew(agent, request, netns.value, signal);
+  } finally {
+    agent.beingAdded.delete(id);
+  }
+}
 
-  const chosen = await addressFor(agent, request, netns.value, signal); // At once, or held; in the state when it returns.
+async function addAnew(
+  agent: Agent,
+  request: AddRequest,
+  netns: NetnsRef,
+  signal: AbortSignalLike,
+): Promise<Result<Allocation, NodeError>> {
+  const { ports, cell } = agent;
+  await agent.departures.wait(netns, request.key.ifName);
+  const chosen = await addressFor(agent, request, netns, signal); // At once, or held; in the state when it returns.
   if (!chosen.ok) return chosen;
   const saved = await ports.save(cell.state); // Written down before it is real, so that a crash here leaks nothing for long.
   if (!saved.ok) return await undone(agent, chosen.value, saved.error);
   if (signal.aborted) return await undone(agent, chosen.value, cancelled());
-  const plumbed = ports.kernel.plumbSandbox(
-    netns.value,
-    routedPlumbing(chosen.value, cell.state.instance.limits),
-  );
+  const plumbed = ports.kernel.plumbSandbox(netns, routedPlumbing(chosen.value, cell.state.instance.limits));
   if (!plumbed.ok) return await undone(agent, chosen.value, plumbed.error);
   return ok(chosen.value);
 }

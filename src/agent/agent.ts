@@ -1,5 +1,6 @@
 /** The few things that every walk needs. Made once, by the daemon or by a simulator. */
 import type { PoolSettings } from "../core/pool/targets.ts";
+import type { SandboxId } from "../core/model/sandbox.ts";
 import { Cell } from "./cell.ts";
 import { Departures } from "./departures.ts";
 import type { AgentSettings, Ports } from "./ports.ts";
@@ -14,6 +15,7 @@ export type Agent = {
   readonly cell: Cell;
   readonly waiting: WaitingRoom;
   readonly departures: Departures;
+  readonly beingAdded: Set<SandboxId>; // In the state, not yet plumbed: nobody else may plumb them.
   readonly wakeRefill: Wake;
   readonly wakeRepair: Wake; // Something in the kernel may have changed.
   readonly wakeFilter: Wake; // Something in nftables may have.
@@ -37,6 +39,7 @@ export function createAgent(
     cell,
     waiting,
     departures: new Departures(),
+    beingAdded: new Set(),
     wakeRefill,
     wakeRepair,
     wakeFilter,

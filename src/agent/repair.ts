@@ -12,6 +12,7 @@ import { eniLinkLost, eniReady } from "../core/state/transitions.ts";
 import { after, type Instant, SECOND_MS } from "../lib/time.ts";
 import type { Agent } from "./agent.ts";
 import type { Job } from "./loop.ts";
+import { replumbLost } from "./sweep-sandboxes.ts";
 
 /** A whole look costs up to 0.1 s of the main thread beside 1,000 pods, so it is taken at most this often. */
 const REPAIR_PACE_MS = 2 * SECOND_MS;
@@ -66,6 +67,7 @@ export function repairHost(agent: Agent): { readonly done: readonly KernelOp[]; 
     });
   }
   for (const op of ops) if (op.verb === "delete-link") void removeOrphan(agent, op.name);
+  replumbLost(agent, seen.value.links);
   noteLinks(agent, seen.value.links, new Set(plan.linklessEnis));
   return { done: ops, failed: failures.length };
 }

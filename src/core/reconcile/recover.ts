@@ -9,7 +9,7 @@ import type { EniSeen } from "../model/ec2.ts";
 import type { Eni, EniId, PoolAddress, SubnetId } from "../model/eni.ts";
 import type { Instance } from "../model/instance.ts";
 import { sandboxId, sandboxKeyOf, type NetnsRef, type SandboxId, type SandboxKey } from "../model/sandbox.ts";
-import { GROUP_BASE, GROUP_LAST, PODS_TABLE, hostLinkName, sandboxMac } from "../plumbing/names.ts";
+import { hostLinkName, isOurGroup, PODS_TABLE, sandboxMac } from "../plumbing/names.ts";
 import type { HostSeen, LinkSeen } from "../plumbing/object.ts";
 import type { Allocation, EniCreation, LooseEni, NodeState } from "../state/node-state.ts";
 import {
@@ -63,8 +63,6 @@ export type RecoverSettings = {
 
 export type Recovered = {
   readonly state: NodeState;
-  /** Host links in our groups that serve nobody. */
-  readonly orphanLinks: readonly string[];
   /** For the log: one line each, what was found and what was made of it. */
   readonly notes: readonly {
     readonly what: string;
@@ -105,7 +103,7 @@ export function recoverNode(
   }
   if (remembered !== null) state = restOfMemory(state, remembered, settings, now);
   else if (hadEarlierLife(truths)) state = allCooling(state, after(now, settings.cooldownMs));
-  return { state, orphanLinks: orphanLinks(truths.host, state), notes };
+  return { state, notes };
 }
 
 /** Null for an ENI that is not ours to manage, or not (or no longer) attached. */
@@ -251,12 +249,7 @@ function allCooling(state: NodeState, until: Instant): NodeState {
   return next;
 }
 
-function orphanLinks(host: HostSeen, state: NodeState): string[] {
-  const owned = new Set([...state.allocations.values()].map((allocation) => allocation.hostLink));
-  return host.links.filter((link) => isOurs(link) && !owned.has(link.name)).map((link) => link.name);
-}
-
 /** A veth in one of our groups; one without alias was left by a crash between its creation and its naming. */
 function isOurs(link: LinkSeen): boolean {
-  return link.kind === "veth" && link.group >= GROUP_BASE && link.group <= GROUP_LAST;
+  return link.kind === "veth" && isOurGroup(link.group);
 }

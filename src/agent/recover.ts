@@ -1,0 +1,171 @@
+/** Start: read four truths, let `core/reconcile/recover` make one state of them, put the kernel right. Then the socket may open. */
+import type { EniSeen, Imds, ImdsEni } from "../core/model/ec2.ts";
+import type { AttachmentId, SubnetId } from "../core/model/eni.ts";
+import type { Instance, InstanceLimits } from "../core/model/instance.ts";
+import { NODE_SYSCTLS } from "../core/plumbing/node-host.ts";
+import type { PoolSettings } from "../core/pool/targets.ts";
+import { OWNER_TAG } from "../core/reconcile/classify.ts";
+import { recoverNode, type CachedSandbox, type Remembered } from "../core/reconcile/recover.ts";
+import type { Cidr4 } from "../lib/ip.ts";
+import { backoffMs, MINUTE_MS } from "../lib/time.ts";
+import { createAgent, type Agent } from "./agent.ts";
+import type { AbortSignalLike, AgentSettings, Ports } from "./ports.ts";
+import { ensurePacketFilter, repairHost } from "./repair.ts";
+
+/** How often EC2 is asked at start before IMDS is believed instead. Pods with warm addresses should not wait for EC2's bad day. */
+const EC2_TRIES_AT_START = 3;
+
+export type StartOptions = {
+  readonly ports: Ports;
+  readonly settings: AgentSettings;
+  readonly pool: PoolSettings;
+  readonly limitsOf: (type: string) => InstanceLimits | null;
+  readonly remembered: Remembered | null;
+  readonly signal: AbortSignalLike;
+};
+
+/** Null when stopped before it had an answer. Waits for IMDS as long as it takes, and says so: without it we do not know who we are. */
+export async function recover(options: StartOptions): Promise<Agent | null> {
+  const { ports, settings } = options;
+  const instance = await readInstance(options);
+  if (instance === null) return null;
+  const [listed, described] = await Promise.all([ports.imds.readEnis(), describeAtStart(options, instance)]);
+  const imdsEnis = listed.ok ? listed.value : [];
+  const enis = described ?? imdsEnis.map((eni) => seenFromImds(eni, instance));
+  if (described === null)
+    ports.log({ level: "error", message: "ec2 could not be asked at start: imds is believed until it can" });
+  const host = ports.kernel.observe();
+  if (!host.ok)
+    throw new Error(
+      `the kernel could not be looked at: ${host.error.step}: ${host.error.errno} ${host.error.detail}`,
+    );
+  const truths = {
+    instance,
+    enis,
+    subnetCidrs: await subnetCidrs(ports, imdsEnis, enis),
+    remembered: options.remembered,
+    host: host.value,
+    cached: cachedSandboxes(ports),
+    netnsLives: ports.runtime.netnsLives,
+  };
+  const { manageUntagged, podMtu, cooldownMs } = settings;
+  const rules = { manageUntagged, podMtu, cooldownMs, hostLinkPrefix: settings.plumbing.hostLinkPrefix };
+  const recovered = recoverNode(truths, rules, ports.time.now(), ports.time.wallNow());
+  for (const { what, ...fields } of recovered.notes) ports.log({ level: "info", message: what, ...fields });
+  const agent = createAgent(ports, settings, options.pool, recovered.state);
+  await putKernelRight(agent);
+  return agent;
+}
+
+async function putKernelRight(agent: Agent): Promise<void> {
+  const { ports } = agent;
+  for (const { step, errno, detail } of ports.kernel.ensureSysctls(NODE_SYSCTLS)) {
+    ports.log({ level: "error", message: "a sysctl is not as pods need it", step, errno, detail });
+  }
+  const filter = ensurePacketFilter(agent); // A process; the netlink work runs beside it.
+  const repaired = repairHost(agent);
+  if (repaired.done.length > 0)
+    ports.log({ level: "info", message: "kernel put right", changes: repaired.done.length });
+  await filter;
+}
+
+async function readInstance(options: StartOptions): Promise<Instance | null> {
+  const { ports, signal } = options;
+  for (let attempt = 0; !signal.aborted; attempt += 1) {
+    const told = await tellInstance(options, ports.imds);
+    if ("instance" in told) return told.instance;
+    const waitMs = backoffMs(attempt, ports.random(), { baseMs: 200, maxMs: 10_000 });
+    ports.log({
+      level: attempt < 3 ? "warn" : "error",
+      message: "not ready: the instance is not known yet",
+      detail: told.problem,
+      waitMs,
+    });
+    await ports.time.sleep(waitMs, signal);
+  }
+  return null;
+}
+
+async function tellInstance(
+  options: StartOptions,
+  imds: Imds,
+): Promise<{ readonly instance: Instance } | { readonly problem: string }> {
+  const told = await imds.readInstance();
+  if (!told.ok) return { problem: `IMDS: ${told.error.kind} at ${told.error.path}: ${told.error.detail}` };
+  const known = options.limitsOf(told.value.type);
+  if (known !== null) return { instance: { ...told.value, limits: known } };
+  const described = await options.ports.ec2.describeInstanceLimits(told.value.type);
+  if (described.ok) return { instance: { ...told.value, limits: described.value } };
+  return {
+    problem: `instance type ${told.value.type} is in no table, and EC2 says: ${described.error.code}: ${described.error.message}`,
+  };
+}
+
+async function describeAtStart(
+  options: StartOptions,
+  instance: Instance,
+): Promise<readonly EniSeen[] | null> {
+  const { ports, signal } = options;
+  for (let attempt = 0; attempt < EC2_TRIES_AT_START && !signal.aborted; attempt += 1) {
+    const described = await ports.ec2.describeInstanceEnis(instance.id);
+    if (described.ok && described.value.some((eni) => eni.mac === instance.primaryMac))
+      return described.value;
+    const detail = described.ok
+      ? "it lists no primary ENI yet"
+      : `${described.error.code}: ${described.error.message}`;
+    ports.log({ level: "warn", message: "ec2 has no good answer at start", detail });
+    await ports.time.sleep(backoffMs(attempt, ports.random(), { baseMs: 500, maxMs: MINUTE_MS }), signal);
+  }
+  return null;
+}
+
+/** What IMDS knows of an ENI, in EC2's words. Tags it does not know: such an ENI is used, but not detached until EC2 was asked. */
+function seenFromImds(eni: ImdsEni, instance: Instance): EniSeen {
+  const [primaryIp, ...secondaryIps] = eni.localIps;
+  return {
+    id: eni.id,
+    mac: eni.mac,
+    status: "in-use",
+    subnetId: eni.subnetId,
+    description: "",
+    interfaceType: "interface",
+    requesterManaged: false,
+    securityGroups: eni.securityGroups,
+    tags: new Map(eni.mac === instance.primaryMac ? [[OWNER_TAG, instance.id]] : []),
+    primaryIp: primaryIp ?? null,
+    secondaryIps,
+    prefixes: eni.prefixes,
+    attachment: {
+      id: "" as AttachmentId, // Not IMDS's to tell, and not needed for an ENI that is never detached.
+      instanceId: instance.id,
+      slot: eni.slot,
+      status: "attached",
+      deleteOnTermination: true,
+    },
+  };
+}
+
+async function subnetCidrs(
+  ports: Ports,
+  imdsEnis: readonly ImdsEni[],
+  enis: readonly EniSeen[],
+): Promise<ReadonlyMap<SubnetId, Cidr4>> {
+  const cidrs = new Map(imdsEnis.map((eni) => [eni.subnetId, eni.subnetCidr]));
+  const missing = [...new Set(enis.map((eni) => eni.subnetId))].filter((id) => !cidrs.has(id));
+  if (missing.length === 0) return cidrs;
+  const described = await ports.ec2.describeSubnets(missing);
+  if (described.ok) for (const subnet of described.value) cidrs.set(subnet.id, subnet.cidr);
+  return cidrs;
+}
+
+function cachedSandboxes(ports: Ports): readonly CachedSandbox[] {
+  const cached = ports.runtime.cachedSandboxes();
+  if (!cached.ok) {
+    ports.log({ level: "warn", message: "libcni's cache could not be read", detail: cached.error });
+    return [];
+  }
+  return cached.value.map(({ key, ips, netnsPath }) => {
+    const netns = netnsPath === null || netnsPath === "" ? null : ports.kernel.lookAtNetns(netnsPath);
+    return { key, ips, netns: netns?.ok === true ? netns.value : null };
+  });
+}
