@@ -12,7 +12,10 @@ export function whyNoAddress(
   now: Instant,
 ): { readonly blocked: HoldReason | null; readonly detail: string } {
   if (state.inDoubt !== null) {
-    return { blocked: "call-in-doubt", detail: `${state.inDoubt.operation} was not answered; EC2 is looked at before it is asked again` };
+    return {
+      blocked: "call-in-doubt",
+      detail: `${state.inDoubt.operation} was not answered; EC2 is looked at before it is asked again`,
+    };
   }
   const plan = planPool(state, settings, now);
   return plan.kind === "hold"

@@ -1,0 +1,87 @@
+/** What EC2 refused lately, and until when it is not asked for that again. */
+import type { Instant } from "../../lib/time.ts";
+import type { HoldReason, PoolAction } from "../model/action.ts";
+import type { SubnetId } from "../model/eni.ts";
+import type { NodeState, Obstacle } from "../state/node-state.ts";
+import type { Unit } from "./targets.ts";
+
+/** Something that keeps a way from being taken. `retryAt` null: until an event changes the state. */
+export type Block = {
+  readonly reason: HoldReason;
+  readonly detail: string;
+  readonly retryAt: Instant | null;
+};
+
+/** The EC2 operations that an action is made of. */
+export const OPERATIONS_OF = {
+  "assign-addresses": ["AssignPrivateIpAddresses"],
+  "assign-prefixes": ["AssignPrivateIpAddresses"],
+  "unassign-addresses": ["UnassignPrivateIpAddresses"],
+  "unassign-prefixes": ["UnassignPrivateIpAddresses"],
+  "attach-eni": ["CreateNetworkInterface", "AttachNetworkInterface", "ModifyNetworkInterfaceAttribute"],
+  "detach-eni": ["DetachNetworkInterface", "DeleteNetworkInterface"],
+  "delete-eni": ["DeleteNetworkInterface"],
+} as const satisfies Record<PoolAction["kind"], readonly string[]>;
+
+/** The obstacles that still stand at `now`. */
+export function standing(state: NodeState, now: Instant): readonly Obstacle[] {
+  return state.obstacles.filter((obstacle) => obstacle.until > now);
+}
+
+/** Null when the action's operations may be called. The last to end counts: before that the action cannot go through. */
+export function operationBlock(obstacles: readonly Obstacle[], action: PoolAction["kind"]): Block | null {
+  const operations: readonly string[] = OPERATIONS_OF[action];
+  let worst: Obstacle | null = null;
+  for (const obstacle of obstacles) {
+    if (!("operation" in obstacle) || !operations.includes(obstacle.operation)) continue;
+    if (worst === null || obstacle.until > worst.until) worst = obstacle;
+  }
+  return worst === null ? null : blockOf(worst);
+}
+
+/** Null when the subnet may be asked for the unit. A subnet without free addresses has no free /28 either. */
+export function subnetBlock(obstacles: readonly Obstacle[], subnetId: SubnetId, unit: Unit): Block | null {
+  const of = (kind: "subnet-exhausted" | "prefixes-exhausted"): Obstacle | undefined =>
+    obstacles.find((obstacle) => obstacle.kind === kind && obstacle.subnetId === subnetId);
+  const obstacle = of("subnet-exhausted") ?? (unit === "prefix" ? of("prefixes-exhausted") : undefined);
+  return obstacle === undefined ? null : blockOf(obstacle);
+}
+
+/** What people should be told first: what they alone can change, then what time may change. */
+const TELLING: readonly HoldReason[] = [
+  "access-denied",
+  "subnet-exhausted",
+  "prefixes-exhausted",
+  "throttled",
+  "failing",
+  "cordoned",
+  "eni-limit",
+];
+
+/** The block to tell of when every way is barred; its `retryAt` is the first instant at which any way may open. */
+export function mostTelling(blocks: readonly Block[]): Block {
+  const first = TELLING.map((reason) => blocks.find((block) => block.reason === reason)).find(
+    (block) => block !== undefined,
+  );
+  const block = first ?? blocks[0] ?? { reason: "eni-limit", detail: "no ENI has room", retryAt: null };
+  return { ...block, retryAt: earliest(blocks.map((each) => each.retryAt)) };
+}
+
+export function earliest(instants: readonly (Instant | null)[]): Instant | null {
+  return instants.reduce(
+    (best, each) => (best === null || (each !== null && each < best) ? each : best),
+    null,
+  );
+}
+
+function blockOf(obstacle: Obstacle): Block {
+  return { reason: obstacle.kind, detail: detailOf(obstacle), retryAt: obstacle.until };
+}
+
+function detailOf(obstacle: Obstacle): string {
+  if ("subnetId" in obstacle) {
+    return `${obstacle.subnetId} has no free ${obstacle.kind === "subnet-exhausted" ? "address" : "/28"}`;
+  }
+  if (obstacle.kind === "failing") return `${obstacle.operation}: ${obstacle.detail}`;
+  return `EC2 ${obstacle.kind === "throttled" ? "throttles" : "denies"} ${obstacle.operation}`;
+}
