@@ -86,7 +86,9 @@ export function createEc2(options: Ec2Options): Ec2Edge {
     credentials: async () => {
       const current = await credentials.current();
       if (!current.ok) throw new Error(`${current.error.source}: ${current.error.detail}`);
-      return { ...current.value };
+      // The SDK keeps what it is given until shortly before it expires, and would go on signing with what EC2 has just refused. So it
+      // is told that they have expired already, and asks for each request; keeping them is credentials.ts's business.
+      return { ...current.value, expiration: new Date(0) };
     },
     ...(aws.ec2Endpoint === null ? {} : { endpoint: aws.ec2Endpoint }),
   });
