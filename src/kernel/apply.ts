@@ -53,7 +53,9 @@ export function putAll(
 ): KernelFailure | null {
   const ops = objects.map((object) => ({ verb: "put", object }) as const);
   const [first] = applyRun(connection, ops, known);
-  return first ?? null;
+  if (first === undefined) return null;
+  const { step, errno, detail } = first;
+  return { step, errno, detail };
 }
 
 /** A link by its name: null when there is none. */

@@ -10,8 +10,8 @@ export function failureOf(error: NetlinkError): KernelFailure {
   return { step: error.what, errno: error.code, detail: error.detail };
 }
 
-export function refused(failure: KernelFailure): NodeError {
-  return { code: "kernel-refused", ...failure };
+export function refused({ step, errno, detail }: KernelFailure): NodeError {
+  return { code: "kernel-refused", step, errno, detail };
 }
 
 export function netnsInvalid(error: NetnsError): NodeError {

@@ -1,7 +1,8 @@
 /** The host's kernel as one value of functions: what the agent needs of it (agent/ports.ts, Kernel), over one connection. */
 import type { NodeError } from "../core/model/error.ts";
 import type { NetnsRef } from "../core/model/sandbox.ts";
-import { GROUP_LAST } from "../core/plumbing/names.ts";
+import { GROUP_LAST, PACKET_FILTER_TABLE } from "../core/plumbing/names.ts";
+import type { Sysctl } from "../core/plumbing/node-host.ts";
 import type { HostSeen, KernelOp, LinkSeen, SandboxPlumbing } from "../core/plumbing/object.ts";
 import type { Ipv4 } from "../lib/ip.ts";
 import { err, ok, type Result } from "../lib/result.ts";
@@ -13,7 +14,9 @@ import { checkSandbox } from "./check.ts";
 import { createConntrack } from "./conntrack.ts";
 import { failureOf, type KernelFailure } from "./failure.ts";
 import { observe, observeLinks } from "./observe.ts";
+import { createPacketFilter, type LoadedFilter } from "./packet-filter.ts";
 import { lookAtNetns, plumbSandbox } from "./sandbox.ts";
+import { createSysctlFiles, ensureSysctls } from "./sysctl.ts";
 
 /**
  * Links on their way out. It is the last of our groups and no ENI's, but inside the range that the packet filter guards: what a
@@ -29,6 +32,9 @@ export type HostKernel = {
   readonly plumbSandbox: (netns: NetnsRef, plumbing: SandboxPlumbing) => Result<null, NodeError>;
   readonly checkSandbox: (netns: NetnsRef, plumbing: SandboxPlumbing) => Result<readonly string[], NodeError>;
   readonly deleteLink: (name: string) => Promise<Result<null, KernelFailure>>;
+  /** True when it had to be loaded: the text is new, or the table is not as it was loaded any more. */
+  readonly ensurePacketFilter: (text: string) => Promise<Result<boolean, KernelFailure>>;
+  readonly ensureSysctls: (sysctls: readonly Sysctl[]) => readonly KernelFailure[];
   readonly forgetConnections: (ip: Ipv4) => void;
   /** Ports of the connections: events with them are our own doing (netlink/monitor.ts). */
   readonly ports: readonly number[];
@@ -42,6 +48,8 @@ export type HostKernel = {
  */
 export function createHostKernel(options: {
   readonly onLateFailure: (failure: KernelFailure) => void;
+  readonly sysctlRoot?: string; // Default /proc/sys.
+  readonly nft?: string; // The program; default is `nft` on PATH.
 }): Result<HostKernel, KernelFailure> {
   hostNetns(); // Held from the start: the way back from every sandbox.
   const opened = Connection.open();
@@ -54,6 +62,25 @@ export function createHostKernel(options: {
   }
   // A kernel without ctnetlink keeps no connections to forget.
   const conntrack = createConntrack();
+
+  const sysctls = createSysctlFiles(options.sysctlRoot);
+  const filter = createPacketFilter({
+    table: PACKET_FILTER_TABLE,
+    ...(options.nft === undefined ? {} : { nft: options.nft }),
+  });
+  let loaded: { readonly text: string; readonly filter: LoadedFilter } | null = null;
+
+  const ensurePacketFilter: HostKernel["ensurePacketFilter"] = async (text) => {
+    if (loaded?.text === text) {
+      const state = await filter.state(loaded.filter);
+      if (!state.ok) return state;
+      if (state.value === "equal") return ok(false);
+    }
+    const fresh = await filter.load(text);
+    if (!fresh.ok) return fresh;
+    loaded = { text, filter: fresh.value };
+    return ok(true);
+  };
 
   const deleteLink: HostKernel["deleteLink"] = async (name) => {
     const gone = await unlinker.value.unlink(name);
@@ -74,6 +101,8 @@ export function createHostKernel(options: {
     plumbSandbox: (netns, plumbing) => plumbSandbox(host, netns, plumbing, startDeleting),
     checkSandbox: (netns, plumbing) => checkSandbox(host, netns, plumbing),
     deleteLink,
+    ensurePacketFilter,
+    ensureSysctls: (wanted) => ensureSysctls(sysctls, wanted),
     forgetConnections: (ip) => {
       if (conntrack.ok) later(conntrack.value.forget(ip));
     },

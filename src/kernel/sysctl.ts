@@ -1,11 +1,12 @@
 /** Reads and writes kernel settings under /proc/sys. A container often has it mounted read-only; that is said plainly. */
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import type { Sysctl } from "../core/plumbing/node-host.ts";
 import { assert } from "../lib/assert.ts";
 import { err, ok, type Result } from "../lib/result.ts";
 import { codeOf, type KernelFailure } from "./failure.ts";
 
-export type Sysctl = {
+export type SysctlFiles = {
   /** The value without its line end. Errors: ENOENT (this kernel, or this link, has no such setting), EACCES. */
   readonly read: (name: string) => Result<string, KernelFailure>;
   /** Makes it so; a setting that has the value already is not written. Errors: ENOENT, EROFS, EACCES, EINVAL (no value of it). */
@@ -16,7 +17,7 @@ export type Sysctl = {
  * Names are written with slashes, as in "net/ipv4/conf/eth0.100/rp_filter": a dot may be part of a link's name.
  * `root` is /proc/sys, or where the host's is mounted. Settings below net/ are those of the calling thread's network namespace.
  */
-export function createSysctl(root = "/proc/sys"): Sysctl {
+export function createSysctlFiles(root = "/proc/sys"): SysctlFiles {
   const pathOf = (name: string): string => {
     const parts = name.split("/");
     assert(
@@ -26,7 +27,7 @@ export function createSysctl(root = "/proc/sys"): Sysctl {
     return join(root, ...parts);
   };
 
-  const read: Sysctl["read"] = (name) => {
+  const read: SysctlFiles["read"] = (name) => {
     try {
       return ok(readFileSync(pathOf(name), "utf8").trimEnd());
     } catch (cause) {
@@ -34,7 +35,7 @@ export function createSysctl(root = "/proc/sys"): Sysctl {
     }
   };
 
-  const write: Sysctl["write"] = (name, value) => {
+  const write: SysctlFiles["write"] = (name, value) => {
     const before = read(name);
     if (!before.ok) return before;
     if (before.value === value) return ok(null);
@@ -53,6 +54,30 @@ export function createSysctl(root = "/proc/sys"): Sysctl {
   };
 
   return { read, write };
+}
+
+/**
+ * Sets those that are ours to set, and reads those that the OS answers for. One failure for each that is not as it should be
+ * afterwards. Names are dotted: none of ours has a link's name in it.
+ */
+export function ensureSysctls(files: SysctlFiles, sysctls: readonly Sysctl[]): readonly KernelFailure[] {
+  return sysctls.flatMap(({ name, value, duty }): readonly KernelFailure[] => {
+    const path = name.replaceAll(".", "/");
+    if (duty === "set") {
+      const written = files.write(path, value);
+      return written.ok ? [] : [written.error];
+    }
+    const read = files.read(path);
+    if (!read.ok) return [read.error];
+    if (read.value === value) return [];
+    return [
+      {
+        step: `sysctl ${path} = ${value}`,
+        errno: "EINVAL",
+        detail: `it is ${read.value}; the host's OS must set it`,
+      },
+    ];
+  });
 }
 
 function failed(step: string, errno: string, root: string): KernelFailure {

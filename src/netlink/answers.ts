@@ -35,6 +35,7 @@ const nameOfErrno = new Map<number, string>();
 for (const [name, value] of Object.entries(constants.errno)) {
   if (!nameOfErrno.has(value)) nameOfErrno.set(value, name);
 }
+nameOfErrno.set(constants.errno.EOPNOTSUPP, "EOPNOTSUPP"); // ENOTSUP is the same number; the kernel's headers say this.
 
 export function errnoName(errno: number): string {
   return nameOfErrno.get(errno) ?? `E${errno}`;
@@ -49,7 +50,7 @@ export function parseAck(message: structs.NetlinkMessage): {
   readonly detail: string;
 } {
   const { data, flags } = message;
-  const errno = data.length >= 4 ? -structs.readS32.call(data, 0) : 0;
+  const errno = data.length >= 4 ? Math.abs(structs.readS32.call(data, 0)) : 0;
   if ((flags & NLM_F_ACK_TLVS) === 0 || data.length < 20) return { errno, detail: "" };
   // After errno stands the request's header and, unless capped, its payload; the attributes come behind.
   const repeated = (flags & NLM_F_CAPPED) === 0 ? structs.readU32.call(data, 4) : structs.HEADER_LENGTH;
@@ -62,7 +63,7 @@ export function parseDone(message: structs.NetlinkMessage): {
   readonly detail: string;
 } {
   const { data, flags } = message;
-  const errno = data.length >= 4 ? -structs.readS32.call(data, 0) : 0;
+  const errno = data.length >= 4 ? Math.abs(structs.readS32.call(data, 0)) : 0;
   return { errno, detail: (flags & NLM_F_ACK_TLVS) === 0 ? "" : extendedAckText(data.subarray(4)) };
 }
 
