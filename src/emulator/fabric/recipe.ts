@@ -6,7 +6,15 @@
  *   node eth1 ──┤ vpc: the router,      │             │
  *   client    ──┘ IMDS, EC2's endpoint ─┴─── igw ─────┴── world
  */
-import { addressesOfCidr4, cidr4, ipv4Plus } from "../../lib/ip.ts";
+import {
+  addressesOfCidr4,
+  type Cidr4,
+  cidr4,
+  ipv4Plus,
+  type Ipv4,
+  networkOf,
+  printCidr4,
+} from "../../lib/ip.ts";
 import type { Act, Step } from "./run.ts";
 
 export const IMDS_ADDRESS = "169.254.169.254";
@@ -23,8 +31,8 @@ export type Namespaces = { readonly vpc: string; readonly igw: string; readonly 
 
 export type Ground = {
   readonly names: Namespaces;
-  readonly vpcCidrs: readonly string[];
-  readonly outsideIp: string;
+  readonly vpcCidrs: readonly Cidr4[];
+  readonly outsideIp: Ipv4;
   readonly imdsHopLimit: number;
 };
 
@@ -33,14 +41,13 @@ export type Wire = {
   readonly port: string;
   readonly link: string;
   readonly mac: string;
-  readonly primaryIp: string;
-  readonly subnetCidr: string;
+  readonly primary: Ipv4;
+  readonly subnetCidr: Cidr4;
 };
 
 /** Everything but nodes. Namespaces are made with `ip netns add`, so they are visible to `ip -n` while the fabric lives. */
 export function groundSteps({ names, vpcCidrs, outsideIp, imdsHopLimit }: Ground): readonly Step[] {
-  const outside = cidr4(`${outsideIp.replace(/\.\d+$/, ".0")}/24`);
-  const outsideGateway = ipv4Plus(outside.network, 1);
+  const outsideGateway = ipv4Plus(networkOf(outsideIp, 24), 1);
   return [
     ip(
       null,
@@ -71,7 +78,7 @@ export function groundSteps({ names, vpcCidrs, outsideIp, imdsHopLimit }: Ground
             "link set up0 up",
             `route add default via ${IGW_SIDE}`,
             // Else the default route would make the router answer ARP for addresses that nobody owns. The VPC drops in silence.
-            ...vpcCidrs.map((cidr) => `route add blackhole ${cidr}`),
+            ...vpcCidrs.map((cidr) => `route add blackhole ${printCidr4(cidr)}`),
           ],
         },
         { kind: "nft", text: routerTables(imdsHopLimit) },
@@ -94,7 +101,7 @@ export function groundSteps({ names, vpcCidrs, outsideIp, imdsHopLimit }: Ground
             `address add ${outsideGateway}/24 dev out0`,
             "link set vpc0 up",
             "link set out0 up",
-            ...vpcCidrs.map((cidr) => `route add ${cidr} via ${VPC_SIDE}`),
+            ...vpcCidrs.map((cidr) => `route add ${printCidr4(cidr)} via ${VPC_SIDE}`),
           ],
         },
         { kind: "nft", text: GATEWAY_TABLE },
@@ -116,6 +123,7 @@ export function groundSteps({ names, vpcCidrs, outsideIp, imdsHopLimit }: Ground
 function routerTables(imdsHopLimit: number): string {
   const sets = `
   set owned { type ifname . ether_addr . ipv4_addr; }
+  set unchecked { type ifname; }
   set dropped { type ifname . ether_addr . ipv4_addr; size 65535; flags dynamic; }`;
   return `
 table ip vpc {${sets}
@@ -123,6 +131,7 @@ table ip vpc {${sets}
     type filter hook prerouting priority raw;
     notrack
     iifname { "up0", "lo" } accept
+    iifname @unchecked accept
     iifname . ether saddr . ip saddr @owned accept
     update @dropped { iifname . ether saddr . ip saddr counter }
     drop
@@ -137,6 +146,7 @@ table arp vpc {${sets}
   chain source_check {
     type filter hook input priority 0;
     iifname "up0" accept
+    iifname @unchecked accept
     iifname . arp saddr ether . arp saddr ip @owned accept
     update @dropped { iifname . arp saddr ether . arp saddr ip counter }
     drop
@@ -193,8 +203,8 @@ export function wireSteps(
   wire: Wire,
   role: "primary" | "secondary",
 ): readonly Step[] {
-  const { port, link, mac, primaryIp, subnetCidr } = wire;
-  const { network, prefixLength } = cidr4(subnetCidr);
+  const { port, link, mac, primary, subnetCidr } = wire;
+  const { network, prefixLength } = subnetCidr;
   const gateway = ipv4Plus(network, 1);
   const mtu = role === "primary" ? ENI_MTU : UNCONFIGURED_MTU;
   const router: Step = {
@@ -206,14 +216,14 @@ export function wireSteps(
           `link add ${port} mtu ${ENI_MTU} type veth peer name ${link} mtu ${mtu} address ${mac} netns ${netns}`,
           `address add ${gateway}/32 dev ${port}`,
           `link set ${port} up`,
-          `neighbour replace ${primaryIp} lladdr ${mac} dev ${port} nud permanent`,
+          `neighbour replace ${primary} lladdr ${mac} dev ${port} nud permanent`,
         ],
       },
       sysctl({ [`ipv4/neigh/${port}/proxy_delay`]: "0" }), // By default an answer is delayed by up to 0.8 s.
     ],
   };
   const node = ip(netns, [
-    `address add ${primaryIp}/${prefixLength} dev ${link}`,
+    `address add ${primary}/${prefixLength} dev ${link}`,
     `link set ${link} up`,
     `route add default via ${gateway} dev ${link}`,
   ]);
@@ -223,17 +233,17 @@ export function wireSteps(
 /** The ENI's addresses change: `added` and `removed` are CIDRs. A removed one that has moved to another ENI must not be listed here. */
 export function addressSteps(
   names: Namespaces,
-  wire: Pick<Wire, "port" | "mac" | "primaryIp">,
+  wire: Pick<Wire, "port" | "mac" | "primary">,
   added: readonly string[],
   removed: { readonly routes: readonly string[]; readonly owned: readonly string[] },
 ): readonly Step[] {
-  const { port, mac, primaryIp } = wire;
+  const { port, mac, primary } = wire;
   const lines = [
     ...removed.routes.map((cidr) => `route del ${cidr} dev ${port}`),
     ...added.map((cidr) =>
-      cidr === `${primaryIp}/32`
+      cidr === `${primary}/32`
         ? `route replace ${cidr} dev ${port}`
-        : `route replace ${cidr} via ${primaryIp} dev ${port} onlink`,
+        : `route replace ${cidr} via ${primary} dev ${port} onlink`,
     ),
   ];
   const elements = (cidrs: readonly string[]): string =>
@@ -251,6 +261,15 @@ export function addressSteps(
   if (lines.length > 0) acts.push({ kind: "ip", lines });
   if (text !== "") acts.push({ kind: "nft", text });
   return acts.length === 0 ? [] : [{ netns: names.vpc, acts }];
+}
+
+/** Switches the source check of one ENI. To switch on what is on fails. */
+export function sourceCheckSteps(names: Namespaces, port: string, enabled: boolean): readonly Step[] {
+  const verb = enabled ? "delete" : "add";
+  const text = ["ip", "arp"]
+    .map((family) => `${verb} element ${family} vpc unchecked { "${port}" }`)
+    .join("\n");
+  return [{ netns: names.vpc, acts: [{ kind: "nft", text }] }];
 }
 
 /** The link goes from router and node; its routes and neighbours go with it. */
