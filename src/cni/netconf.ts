@@ -1,0 +1,261 @@
+/**
+ * Reads what a runtime hands over: the network configuration on stdin, and CNI_ARGS. Tolerant of letter case in what runtimes fill
+ * in (containerd sends `HostPort` where others send `hostPort`; contract, section 4) and of keys that it does not know, which are
+ * kept. What a pod's owner asked for and this plugin cannot do is refused with a reason, not dropped.
+ * Source: CNI specification, "Network configuration format" and "CNI operations"; CONVENTIONS.md for the capabilities.
+ */
+import * as v from "valibot";
+import { err, ok, type Result } from "../lib/result.ts";
+import type { PodName, SandboxKey } from "../core/model/sandbox.ts";
+import { CNI_CODE, type CniError } from "./errors.ts";
+import { SPEC_VERSIONS, type SpecVersion } from "./wire.ts";
+
+type JsonObject = { readonly [key: string]: unknown };
+
+export type PortMapping = {
+  readonly hostPort: number;
+  readonly containerPort: number;
+  readonly protocol: string; // Lower case.
+  readonly hostIp: string; // Empty: every address.
+};
+/** Bits per second, and bits. */
+export type Bandwidth = {
+  readonly ingressRate: number;
+  readonly ingressBurst: number;
+  readonly egressRate: number;
+  readonly egressBurst: number;
+};
+export type Dns = {
+  readonly nameservers: readonly string[];
+  readonly domain: string;
+  readonly search: readonly string[];
+  readonly options: readonly string[];
+};
+
+/** What the runtime filled in for capabilities that the conflist turned on. Null or empty where it did not. */
+export type Capabilities = {
+  readonly portMappings: readonly PortMapping[];
+  readonly bandwidth: Bandwidth | null;
+  readonly dns: {
+    readonly servers: readonly string[];
+    readonly searches: readonly string[];
+    readonly options: readonly string[];
+  } | null;
+  readonly ips: readonly string[];
+  readonly mac: string;
+  readonly cgroupPath: string;
+  readonly podAnnotations: ReadonlyMap<string, string>;
+};
+
+/** A result of an earlier plugin, or of the whole chain. Kept as it came; only the lists are known to be lists. */
+export type PrevResult = JsonObject & {
+  readonly interfaces?: readonly JsonObject[] | null | undefined;
+  readonly ips?: readonly (JsonObject & { readonly address: string })[] | null | undefined;
+  readonly routes?: readonly JsonObject[] | null | undefined;
+  readonly dns?: JsonObject | null | undefined;
+};
+
+export type NetworkConfig = {
+  readonly name: string;
+  readonly cniVersion: SpecVersion;
+  readonly capabilities: Capabilities;
+  readonly prevResult: PrevResult | null;
+  readonly dns: JsonObject | null; // The conflist's own; goes into the result as it is.
+  readonly alive: readonly { readonly containerId: string; readonly ifName: string }[]; // For GC.
+  readonly all: JsonObject; // Everything, also what is not known here.
+};
+
+/** One key of an object whatever its letter case, the exact one first. Runtimes written in Go leave case to chance. */
+function anyCase(key: string) {
+  return (object: JsonObject): unknown => {
+    if (Object.hasOwn(object, key)) return object[key];
+    const found = Object.keys(object).find((each) => each.toLowerCase() === key.toLowerCase());
+    return found === undefined ? undefined : object[found];
+  };
+}
+
+/** An object whose keys may come in any case; absent and null count as empty. */
+function anyCaseObject<const Entries extends v.ObjectEntries>(entries: Entries) {
+  const readers = Object.keys(entries).map((key) => [key, anyCase(key)] as const);
+  return v.pipe(
+    v.record(v.string(), v.unknown()),
+    v.transform((object) =>
+      Object.fromEntries(readers.map(([key, read]) => [key, read(object) ?? undefined])),
+    ),
+    v.object(entries),
+  );
+}
+
+const text = v.optional(v.string(), "");
+const texts = v.optional(v.array(v.string()), []);
+const count = v.optional(v.pipe(v.number(), v.integer(), v.minValue(0)), 0);
+const port = v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(65_535));
+const jsonObject = v.record(v.string(), v.unknown());
+
+const portMappingSchema = v.pipe(
+  anyCaseObject({
+    hostPort: v.optional(port, 0),
+    containerPort: port,
+    protocol: v.optional(v.string(), "tcp"),
+    hostIP: text,
+  }),
+  v.transform(({ hostIP, protocol, ...ports }) => ({
+    ...ports,
+    protocol: protocol.toLowerCase(),
+    hostIp: hostIP,
+  })),
+);
+const bandwidthSchema = anyCaseObject({
+  ingressRate: count,
+  ingressBurst: count,
+  egressRate: count,
+  egressBurst: count,
+});
+const dnsCapabilitySchema = anyCaseObject({ servers: texts, searches: texts, options: texts });
+const ANNOTATIONS = "io.kubernetes.cri.pod-annotations";
+
+const capabilitiesSchema = v.pipe(
+  anyCaseObject({
+    portMappings: v.optional(v.array(portMappingSchema), []),
+    bandwidth: v.optional(bandwidthSchema),
+    dns: v.optional(dnsCapabilitySchema),
+    ips: texts,
+    mac: text,
+    cgroupPath: text,
+    [ANNOTATIONS]: v.optional(v.record(v.string(), v.string()), {}),
+  }),
+  v.transform((read): Capabilities => {
+    return {
+      portMappings: read.portMappings,
+      bandwidth: read.bandwidth ?? null,
+      dns: read.dns ?? null,
+      ips: read.ips,
+      mac: read.mac,
+      cgroupPath: read.cgroupPath,
+      podAnnotations: new Map(Object.entries(read[ANNOTATIONS])),
+    };
+  }),
+);
+
+const prevResultSchema = v.looseObject({
+  interfaces: v.nullish(v.array(jsonObject)),
+  ips: v.nullish(v.array(v.looseObject({ address: v.string() }))),
+  routes: v.nullish(v.array(jsonObject)),
+  dns: v.nullish(jsonObject),
+});
+
+const attachmentSchema = v.looseObject({ containerID: v.string(), ifname: v.string() });
+
+const configSchema = v.looseObject({
+  name: v.string(),
+  cniVersion: v.picklist(SPEC_VERSIONS),
+  runtimeConfig: v.nullish(capabilitiesSchema),
+  prevResult: v.nullish(prevResultSchema),
+  dns: v.nullish(jsonObject),
+  // The second name is an old mistake of libcni's that it still sends beside the first. Null is an empty list: cri-o without pods.
+  "cni.dev/valid-attachments": v.nullish(v.array(attachmentSchema)),
+  "cni.dev/attachments": v.nullish(v.array(attachmentSchema)),
+});
+
+const NO_CAPABILITIES = v.parse(capabilitiesSchema, {});
+const IDENTIFIER = /^[a-zA-Z0-9][a-zA-Z0-9_.-]*$/;
+
+/** `stdin` as text. What is wrong comes back as the CNI error to answer, with the key's path in its details. */
+export function parseNetworkConfig(stdin: string): Result<NetworkConfig, CniError> {
+  const json = parseJson(stdin);
+  if (!json.ok) return json;
+  const parsed = v.safeParse(configSchema, json.value, { abortEarly: true });
+  if (!parsed.success) return err(refusalOf(parsed.issues[0]));
+  const { name, cniVersion, runtimeConfig, prevResult, dns, ...rest } = parsed.output;
+  if (!IDENTIFIER.test(name))
+    return err(
+      invalid("the network's name is invalid: letters and digits, after the first also _ . and -", name),
+    );
+  const alive = rest["cni.dev/valid-attachments"] ?? rest["cni.dev/attachments"] ?? [];
+  return ok({
+    name,
+    cniVersion,
+    capabilities: runtimeConfig ?? NO_CAPABILITIES,
+    prevResult: prevResult ?? null,
+    dns: dns ?? null,
+    alive: alive.map(({ containerID, ifname }) => ({ containerId: containerID, ifName: ifname })),
+    all: parsed.output,
+  });
+}
+
+function parseJson(stdin: string): Result<unknown, CniError> {
+  try {
+    return ok(JSON.parse(stdin));
+  } catch (cause) {
+    return err({
+      code: CNI_CODE.decoding,
+      message: "stdin holds no network configuration: its JSON is broken",
+      details: String(cause),
+    });
+  }
+}
+
+function refusalOf(issue: v.BaseIssue<unknown>): CniError {
+  const path = v.getDotPath(issue) ?? "";
+  const details = `${path}: ${issue.message}`;
+  if (path === "cniVersion" && typeof issue.input === "string") {
+    const message = `this cniVersion is not served: set one of ${SPEC_VERSIONS.join(", ")} in the conflist`;
+    return { code: CNI_CODE.version, message, details: issue.input };
+  }
+  if (path === "name" && issue.input === undefined)
+    return invalid("the network configuration has no name: give it one in the conflist", "");
+  const message = `the network configuration cannot be read at ${path === "" ? "its top" : path}`;
+  return { code: CNI_CODE.decoding, message, details };
+}
+
+function invalid(message: string, details: string): CniError {
+  return { code: CNI_CODE.config, message, details };
+}
+
+/**
+ * What an ADD asks for and cannot have: an address or a MAC of the caller's choice. EC2 decides on addresses, and a pod that was
+ * promised one must not come up with another (CNI specification, ADD: fail rather than pick another).
+ */
+export function refusedWishes(config: NetworkConfig, args: ReadonlyMap<string, string>): CniError | null {
+  const wishes: readonly (readonly [string, string])[] = [
+    ["runtimeConfig.ips", config.capabilities.ips.join(" ")],
+    ["runtimeConfig.mac", config.capabilities.mac],
+    ["CNI_ARGS IP", args.get("IP") ?? ""],
+    ["CNI_ARGS MAC", args.get("MAC") ?? ""],
+  ];
+  const found = wishes.find(([, value]) => value !== "");
+  if (found === undefined) return null;
+  const message = `${found[0]} cannot be served: a pod's address and MAC are chosen by the node; remove it from the pod's annotations or the conflist`;
+  return { code: CNI_CODE.unsupported, message, details: `${found[0]}=${found[1]}` };
+}
+
+/** `K=V;K=V`, split at the first `=`; empty pairs and pairs without `=` are skipped. Strictness belongs to those who emit. */
+export function parseCniArgs(args: string): ReadonlyMap<string, string> {
+  const pairs = new Map<string, string>();
+  for (const pair of args.split(";")) {
+    const equals = pair.indexOf("=");
+    if (equals > 0) pairs.set(pair.slice(0, equals).trim(), pair.slice(equals + 1));
+  }
+  return pairs;
+}
+
+/** Null unless the runtime tells both. */
+export function podNameOf(args: ReadonlyMap<string, string>): PodName | null {
+  const namespace = args.get("K8S_POD_NAMESPACE") ?? "";
+  const name = args.get("K8S_POD_NAME") ?? "";
+  return namespace === "" || name === "" ? null : { namespace, name };
+}
+
+/** The shim has checked the same; here it keeps `/` out of keys, aliases and file names whoever speaks on the socket. */
+export function parseSandboxKey(
+  network: string,
+  containerId: string,
+  ifName: string,
+): Result<SandboxKey, CniError> {
+  const bad = (variable: string, value: string): Result<never, CniError> =>
+    err({ code: CNI_CODE.environment, message: `${variable} is missing or invalid`, details: value });
+  if (!IDENTIFIER.test(containerId)) return bad("CNI_CONTAINERID", containerId);
+  if (ifName === "" || ifName === "." || ifName === ".." || /[/:\s\0]/u.test(ifName))
+    return bad("CNI_IFNAME", ifName);
+  return ok({ network, containerId, ifName });
+}
