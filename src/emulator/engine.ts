@@ -137,7 +137,10 @@ export function createEngine(options: EngineOptions): Engine {
   const wallNow = (): WallTime => wallTime(options.epoch + clock.now());
   const drawFor = (process: Process, subject: string): number =>
     drawMs(profile, process, randomFor(subject, process), "process");
-  const views = createViews({ now: clock.now, lagMs: drawFor }, () => world);
+  const views = createViews(
+    { lags: profile.timings["describe-lag"] !== undefined, now: clock.now, lagMs: drawFor },
+    () => world,
+  );
   const credentials: Credentials = createCredentials({
     lifetimeMs: options.credentialsLifetimeMs,
     now: wallNow,
@@ -157,12 +160,13 @@ export function createEngine(options: EngineOptions): Engine {
   }
 
   /** The only place where the world moves on. */
-  function commit(next: World): void {
+  function commit(next: World, by: "call" | "seed" = "call"): void {
     const before = world;
     if (next === before) return;
     world = next;
     notePeaks(counters, world);
-    views.committed(before, world);
+    if (by === "seed") views.seeded(world);
+    else views.committed(before, world);
     for (const event of eventsBetween(before, world)) {
       if (event.kind === "link-down" && linksUp.get(event.eniId) !== event.attachmentId) continue; // Gone before it was there.
       if (event.kind === "link-down") linksUp.delete(event.eniId);
@@ -370,7 +374,7 @@ export function createEngine(options: EngineOptions): Engine {
     },
     seed: createSeeder({
       world: () => world,
-      commit,
+      commit: (next) => commit(next, "seed"),
       random: randomFor("seed"),
       now: wallNow,
       handOut: options.handOut,

@@ -3,6 +3,8 @@
  * in one place. Sources: "Error codes for the Amazon EC2 API", and issue threads; texts that nobody has shown us are marked (uncertain).
  */
 
+import { unreachable } from "../lib/assert.ts";
+
 export type Failure = { readonly code: string; readonly status: number; readonly message: string };
 
 function refuse(code: string, message: string, status = 400): Failure {
@@ -91,6 +93,8 @@ export function malformedId(kind: IdKind, id: string): Failure {
       return refuse("InvalidRouteTableId.Malformed", `Invalid id: "${id}" (expecting "rtb-...")`);
     case "scr":
       return refuse("InvalidSubnetCidrReservationID.Malformed", `Invalid id: "${id}" (expecting "scr-...")`);
+    default:
+      return unreachable(kind);
   }
 }
 
@@ -118,6 +122,8 @@ export function notFound(kind: IdKind, ids: readonly string[]): Failure {
         "InvalidSubnetCidrReservationID.NotFound",
         `The subnet CIDR reservation ID '${id}' does not exist`,
       );
+    default:
+      return unreachable(kind);
   }
 }
 

@@ -108,11 +108,11 @@ function serialOf(token: string, parameters: Parameters): number | null {
     : null;
 }
 
+/** A short mark of the query, so that a token of one query is of no use in another. */
 function queryHash(parameters: Parameters): string {
+  const query = [...parameters].filter(([name]) => name.startsWith("Filter.") || name === "Action");
+  const text = JSON.stringify(query.sort(([left], [right]) => (left < right ? -1 : 1)));
   let hash = 0x811c_9dc5;
-  const text = JSON.stringify(
-    [...parameters].filter(([name]) => name.startsWith("Filter.") || name === "Action").sort(),
-  );
   for (let i = 0; i < text.length; i += 1) hash = Math.imul(hash ^ text.charCodeAt(i), 0x0100_0193);
   return (hash >>> 0).toString(16).padStart(8, "0");
 }

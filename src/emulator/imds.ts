@@ -1,7 +1,7 @@
 /** What an instance's metadata service says: tokens, status codes and the tree of items. No HTTP here: that is in imds-server.ts. */
 import { printCidr4 } from "../lib/ip.ts";
 import { type Instant, type WallTime } from "../lib/time.ts";
-import { privateDnsName } from "./operations/interfaces.ts";
+import { privateDnsName } from "./operations/describe-eni.ts";
 import { PREFIX_LENGTH } from "./subnet-space.ts";
 import { attachmentsOf, type Instance, subnetOf, type World } from "./world.ts";
 

@@ -16,6 +16,12 @@ export type InstanceType = {
   readonly networkCards: readonly number[];
 };
 
+/**
+ * Address slots of an ENI that is attached to nothing: the most that any type has, until it is known which type it will be.
+ * What EC2 says of such ENIs is (uncertain).
+ */
+export const UNATTACHED_SLOTS = 64;
+
 let table: ReadonlyMap<string, InstanceType> | null = null;
 
 /** All known types by name, in alphabetical order. Parsed once, at the first call. */

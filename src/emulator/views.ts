@@ -1,11 +1,13 @@
 /** Who sees which world: describes lag behind writes, IMDS lags in its own way, and may be frozen. Committed state is the engine's. */
-import { after, type Instant } from "../lib/time.ts";
+import { after, type Instant, instant } from "../lib/time.ts";
 import type { Process } from "./timings.ts";
 import type { World } from "./world.ts";
 
 export type Views = {
   /** To be told of each commit. */
   readonly committed: (before: World, now: World) => void;
+  /** To be told of what a seed made: it counts as having been there for ever. */
+  readonly seeded: (now: World) => void;
   /** What a describe of that node sees. Each draws its lag anew, so two describes may go back in time, as EC2's do. */
   readonly describe: (node: string) => World;
   /** What that instance's IMDS shows. It never goes back. */
@@ -20,7 +22,11 @@ type ImdsView = { shown: World; waiting: Dated[]; frozenUntil: Instant | null };
 const HISTORY_MS = 30_000;
 
 export function createViews(
-  ports: { readonly now: () => Instant; readonly lagMs: (process: Process, subject: string) => number },
+  ports: {
+    readonly lags: boolean;
+    readonly now: () => Instant;
+    readonly lagMs: (process: Process, subject: string) => number;
+  },
   current: () => World,
 ): Views {
   const history: Dated[] = [];
@@ -40,7 +46,7 @@ export function createViews(
   return {
     committed(before, now) {
       const at = ports.now();
-      history.push({ at, world: now });
+      if (ports.lags) history.push({ at, world: now }); // Where nothing lags, old worlds would only cost memory.
       // The newest world older than the horizon stays: it is what the longest lag sees.
       while (history.length > 1 && (history[1]?.at ?? at) <= at - HISTORY_MS) history.shift();
       for (const [instanceId, moved] of touchedInstances(before, now)) {
@@ -52,6 +58,11 @@ export function createViews(
         const visibleAt = Math.max(after(at, lagMs), view.waiting.at(-1)?.at ?? 0) as Instant; // The greater of two instants.
         view.waiting.push({ at: visibleAt, world: now });
       }
+    },
+    seeded(now) {
+      history.length = 0;
+      history.push({ at: instant(Number.NEGATIVE_INFINITY), world: now });
+      for (const view of imdsViews.values()) Object.assign(view, { shown: now, waiting: [] });
     },
     describe(node) {
       const lagMs = Math.min(ports.lagMs("describe-lag", node), HISTORY_MS);

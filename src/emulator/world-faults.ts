@@ -1,5 +1,5 @@
 /** Faults that change the world at once: foreign ENIs, neighbours in a subnet, an instance that is terminated. */
-import { assert } from "../lib/assert.ts";
+import { assert, unreachable } from "../lib/assert.ts";
 import { type Ipv4, ipv4Plus } from "../lib/ip.ts";
 import type { Random } from "../lib/random.ts";
 import type { WallTime } from "../lib/time.ts";
@@ -77,6 +77,8 @@ export function applyWorldFault(
         later: [{ kind: "instance-terminated", instanceId: fault.instanceId }],
       };
     }
+    default:
+      return unreachable(fault);
   }
 }
 

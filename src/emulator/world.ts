@@ -3,12 +3,11 @@
  * a new world and asserts what must hold of it. It refuses nothing politely: whether a caller may do something is decided in operations/.
  */
 import { assert } from "../lib/assert.ts";
-import { type Cidr4, type Ipv4, networkOf, parseIpv4 } from "../lib/ip.ts";
+import { type Cidr4, type Ipv4, networkOf } from "../lib/ip.ts";
 import type { WallTime } from "../lib/time.ts";
 import { type InstanceType, instanceTypes } from "./instance-types.ts";
 import {
   type Addresses,
-  countFree,
   emptySpace,
   giveBack,
   offsetOf,
@@ -387,53 +386,6 @@ export function callRemembered(world: World, key: string, call: RememberedCall):
   const oldest = remembered.size > REMEMBERED_COUNT_MAX ? remembered.keys().next().value : undefined;
   if (oldest !== undefined) remembered.delete(oldest);
   return { ...world, remembered };
-}
-
-/**
- * Everything that must hold of a world, checked from nothing. The transitions assert the same step by step and cheaply; this is for tests
- * and simulations.
- */
-export function checkWorld(world: World): void {
-  const owners = new Map<string, string>();
-  const indexes = new Set<string>();
-  const taken = new Map<string, number>();
-  for (const eni of world.enis.values()) {
-    const subnet = subnetOf(world, eni.subnetId);
-    const singles = [eni.primary, ...eni.secondaries];
-    for (const ip of singles) {
-      assert(parseIpv4(ip).ok && !owners.has(`${eni.subnetId} ${ip}`), `${ip} is on one ENI only`);
-      owners.set(`${eni.subnetId} ${ip}`, eni.id);
-      assert(!eni.prefixes.includes(networkOf(ip, PREFIX_LENGTH)), `${ip} is not inside a prefix`);
-    }
-    for (const prefix of eni.prefixes) {
-      assert(
-        offsetOf(subnet.space, prefix) % 16 === 0 && !owners.has(`${eni.subnetId} ${prefix}/28`),
-        `${prefix} is aligned and alone`,
-      );
-      owners.set(`${eni.subnetId} ${prefix}/28`, eni.id);
-    }
-    taken.set(subnet.id, (taken.get(subnet.id) ?? 0) + singles.length + 16 * eni.prefixes.length);
-    if (eni.attachment === null) continue;
-    const { instanceId, networkCardIndex, deviceIndex } = eni.attachment;
-    assert(
-      !indexes.has(`${instanceId} ${networkCardIndex} ${deviceIndex}`),
-      "a device index is used once a card",
-    );
-    indexes.add(`${instanceId} ${networkCardIndex} ${deviceIndex}`);
-  }
-  for (const subnet of world.subnets.values()) {
-    const free = 2 ** (32 - subnet.space.cidr.prefixLength) - 5 - (taken.get(subnet.id) ?? 0);
-    assert(
-      subnet.space.freeCount === free && countFree(subnet.space) === free,
-      `${subnet.id}'s free counter is true`,
-    );
-  }
-  for (const instance of world.instances.values()) {
-    assert(
-      attachmentsOf(world, instance.id).length <= instance.type.eniCountMax,
-      `${instance.id} has no more ENIs than its type allows`,
-    );
-  }
 }
 
 export function typeNamed(name: string): InstanceType | null {

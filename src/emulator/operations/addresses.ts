@@ -13,7 +13,7 @@ import {
   notYoursToManage,
   prefixesNeedNitro,
 } from "../failures.ts";
-import { carriesPrefixes } from "../instance-types.ts";
+import { carriesPrefixes, UNATTACHED_SLOTS } from "../instance-types.ts";
 import { list, type Parameters, required, truth, wholeNumber } from "../parameters.ts";
 import { type Addresses, isBlockFree, isTaken, PREFIX_LENGTH } from "../subnet-space.ts";
 import {
@@ -27,9 +27,6 @@ import {
 } from "../world.ts";
 import { changed, find, type Operation } from "./operation.ts";
 import { checkInside, parseIps, parsePrefixes, place } from "./placement.ts";
-
-/** Slots of an ENI that is not attached: the most that any instance type has until it is known which one it will be. */
-const UNATTACHED_SLOTS = 64;
 
 const ASSIGN_INPUTS = [
   "PrivateIpAddress",

@@ -32,16 +32,8 @@ import {
   typeNamed,
   type World,
 } from "../world.ts";
-import {
-  addressSet,
-  explicitFree,
-  groupSet,
-  groupsFor,
-  prefixSet,
-  primaryFirst,
-  privateDnsName,
-  readCreateAsk,
-} from "./interfaces.ts";
+import { addressSet, groupSet, prefixSet, privateDnsName } from "./describe-eni.ts";
+import { explicitFree, groupsFor, primaryFirst, readCreateAsk, slotsAsked } from "./interfaces.ts";
 import {
   type Call,
   changed,
@@ -69,17 +61,20 @@ const STATE_CODES: Readonly<Record<InstanceState, number>> = {
 export const runInstances: Operation = {
   effect: "write",
   parameters: [
-    ...[
-      "InstanceType",
-      "ImageId",
-      "MinCount",
-      "MaxCount",
-      "SubnetId",
-      "SecurityGroupId",
-      "PrivateIpAddress",
-      "NetworkInterface",
-    ],
-    ...["TagSpecification", "ClientToken", "IamInstanceProfile", "KeyName", "UserData", "MetadataOptions"],
+    "InstanceType",
+    "ImageId",
+    "MinCount",
+    "MaxCount",
+    "SubnetId",
+    "SecurityGroupId",
+    "PrivateIpAddress",
+    "NetworkInterface",
+    "TagSpecification",
+    "ClientToken",
+    "IamInstanceProfile",
+    "KeyName",
+    "UserData",
+    "MetadataOptions",
   ],
   notEmulated: ["LaunchTemplate", "Ipv6AddressCount", "Ipv6Address", "InstanceMarketOptions"],
   run(call) {
@@ -230,7 +225,7 @@ function launchOne(call: Call, launch: Launch): Result<{ world: World; instanceI
     if (!subnet.ok) return subnet;
     const groupIds = groupsFor(world, subnet.value, list(spec, "SecurityGroupId"), quotas);
     if (!groupIds.ok) return groupIds;
-    const slots = 1 + ask.value.secondaryCount + ask.value.prefixCount + ask.value.explicit.prefixes.length;
+    const slots = slotsAsked(ask.value);
     if (slots > type.ipv4SlotsPerEni) return err(launchAddressesLimitExceeded(type.name));
     if (slots > 1 + ask.value.secondaryCount && !carriesPrefixes(type))
       return err(prefixesNeedNitro(type.name));

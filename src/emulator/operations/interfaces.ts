@@ -1,4 +1,5 @@
 /** ENIs: create, delete, describe, modify. Their attachments are in attachments.ts, their addresses in addresses.ts. */
+import { unreachable } from "../../lib/assert.ts";
 import type { Ipv4 } from "../../lib/ip.ts";
 import { err, ok, type Result } from "../../lib/result.ts";
 import type { XmlObject } from "../ec2-xml.ts";
@@ -18,7 +19,8 @@ import {
   notYoursToManage,
   tooManyGroups,
 } from "../failures.ts";
-import { type FilterFields, filtered, page } from "../filters.ts";
+import { filtered, page } from "../filters.ts";
+import { UNATTACHED_SLOTS } from "../instance-types.ts";
 import {
   fingerprint,
   list,
@@ -28,7 +30,7 @@ import {
   truth,
   wholeNumber,
 } from "../parameters.ts";
-import { type Addresses, isBlockFree, isTaken, PREFIX_LENGTH } from "../subnet-space.ts";
+import { type Addresses, isBlockFree, isTaken } from "../subnet-space.ts";
 import {
   callRemembered,
   deleteOnTerminationSet,
@@ -41,34 +43,33 @@ import {
   subnetOf,
   type World,
 } from "../world.ts";
-import { changed, find, findAll, type Operation, type Quotas, read, tagSet, timestamp } from "./operation.ts";
+import { describeEni, eniFilters } from "./describe-eni.ts";
+import { changed, find, findAll, type Operation, type Quotas, read } from "./operation.ts";
 import { checkInside, parseIps, parsePrefixes, place } from "./placement.ts";
 import { tagsFor } from "./tags.ts";
-
-const SLOTS_MAX = 64;
 
 export const createNetworkInterface: Operation = {
   effect: "write",
   parameters: [
-    ...[
-      "SubnetId",
-      "Description",
-      "PrivateIpAddress",
-      "PrivateIpAddresses",
-      "SecondaryPrivateIpAddressCount",
-      "Ipv4Prefix",
-    ],
-    ...["Ipv4PrefixCount", "SecurityGroupId", "InterfaceType", "TagSpecification", "ClientToken"],
+    "SubnetId",
+    "Description",
+    "PrivateIpAddress",
+    "PrivateIpAddresses",
+    "SecondaryPrivateIpAddressCount",
+    "Ipv4Prefix",
+    "Ipv4PrefixCount",
+    "SecurityGroupId",
+    "InterfaceType",
+    "TagSpecification",
+    "ClientToken",
   ],
   notEmulated: [
-    ...[
-      "Ipv6AddressCount",
-      "Ipv6Addresses",
-      "Ipv6Prefix",
-      "Ipv6PrefixCount",
-      "EnablePrimaryIpv6",
-      "ConnectionTrackingSpecification",
-    ],
+    "Ipv6AddressCount",
+    "Ipv6Addresses",
+    "Ipv6Prefix",
+    "Ipv6PrefixCount",
+    "EnablePrimaryIpv6",
+    "ConnectionTrackingSpecification",
     "Operator",
   ],
   run(call) {
@@ -102,8 +103,7 @@ export const createNetworkInterface: Operation = {
       return read(call, remembered.answer as XmlObject); // Put there by this function, below.
     }
 
-    if (1 + ask.value.secondaryCount + ask.value.prefixCount > SLOTS_MAX)
-      return err(addressesLimitExceeded());
+    if (slotsAsked(ask.value) > UNATTACHED_SLOTS) return err(addressesLimitExceeded());
     if (world.enis.size >= quotas.enisPerRegion) return err(eniQuotaExceeded());
     const placed = place(subnet.space, ask.value.explicit, ask.value, call);
     if (!placed.ok) return placed;
@@ -238,106 +238,11 @@ export const modifyNetworkInterfaceAttribute: Operation = {
           return: true,
         });
       }
+      default:
+        return unreachable(attribute);
     }
   },
 };
-
-/** An ENI as describes show it: the primary address first among its addresses, prefixes apart. */
-export function describeEni(world: World, eni: Eni): XmlObject {
-  const subnet = subnetOf(world, eni.subnetId);
-  return {
-    networkInterfaceId: eni.id,
-    subnetId: eni.subnetId,
-    vpcId: subnet.vpcId,
-    availabilityZone: subnet.availabilityZone,
-    description: eni.description,
-    ownerId: world.accountId,
-    requesterId: eni.managedBy ?? undefined,
-    requesterManaged: eni.managedBy !== null,
-    status: eni.status,
-    macAddress: eni.mac,
-    privateIpAddress: eni.primary,
-    privateDnsName: privateDnsName(world, eni.primary),
-    sourceDestCheck: eni.sourceDestCheck,
-    groupSet: groupSet(world, eni),
-    attachment: eni.attachment === null ? undefined : describeAttachment(world, eni),
-    tagSet: tagSet(eni.tags),
-    privateIpAddressesSet: addressSet(world, eni),
-    ipv4PrefixSet: eni.prefixes.length === 0 ? undefined : prefixSet(eni),
-    ipv6AddressesSet: [],
-    interfaceType: eni.interfaceType,
-  };
-}
-
-export function addressSet(world: World, eni: Eni): readonly XmlObject[] {
-  return [eni.primary, ...eni.secondaries].map((ip, index) => ({
-    privateIpAddress: ip,
-    privateDnsName: privateDnsName(world, ip),
-    primary: index === 0,
-  }));
-}
-
-export function prefixSet(eni: Eni): readonly XmlObject[] {
-  return eni.prefixes.map((prefix) => ({ ipv4Prefix: `${prefix}/${PREFIX_LENGTH}` }));
-}
-
-export function groupSet(world: World, eni: Eni): readonly XmlObject[] {
-  return eni.groupIds.map((groupId) => ({ groupId, groupName: world.groups.get(groupId)?.name ?? "" }));
-}
-
-export function privateDnsName(world: World, ip: Ipv4): string {
-  return `ip-${ip.replaceAll(".", "-")}.${world.region === "us-east-1" ? "ec2" : `${world.region}.compute`}.internal`;
-}
-
-function describeAttachment(world: World, eni: Eni): XmlObject | undefined {
-  if (eni.attachment === null) return undefined;
-  const { id, instanceId, deviceIndex, networkCardIndex, status, attachedAt, deleteOnTermination } =
-    eni.attachment;
-  return {
-    attachmentId: id,
-    instanceId,
-    instanceOwnerId: eni.managedBy ?? world.accountId,
-    deviceIndex,
-    networkCardIndex,
-    status,
-    attachTime: timestamp(attachedAt),
-    deleteOnTermination,
-  };
-}
-
-function eniFilters(world: World): FilterFields<Eni> {
-  const some = (value: string | undefined): readonly string[] => (value === undefined ? [] : [value]);
-  return {
-    "network-interface-id": ({ id }) => [id],
-    "subnet-id": ({ subnetId }) => [subnetId],
-    "vpc-id": ({ subnetId }) => [subnetOf(world, subnetId).vpcId],
-    "availability-zone": ({ subnetId }) => [subnetOf(world, subnetId).availabilityZone],
-    description: ({ description }) => [description],
-    status: ({ status }) => [status],
-    "interface-type": ({ interfaceType }) => [interfaceType],
-    "mac-address": ({ mac }) => [mac],
-    "owner-id": () => [world.accountId],
-    "requester-id": ({ managedBy }) => some(managedBy ?? undefined),
-    "requester-managed": ({ managedBy }) => [String(managedBy !== null)],
-    "source-dest-check": ({ sourceDestCheck }) => [String(sourceDestCheck)],
-    "group-id": ({ groupIds }) => groupIds,
-    "group-name": ({ groupIds }) => groupIds.map((id) => world.groups.get(id)?.name ?? ""),
-    "private-ip-address": ({ primary, secondaries }) => [primary, ...secondaries],
-    "private-dns-name": ({ primary }) => [privateDnsName(world, primary)],
-    "addresses.private-ip-address": ({ primary, secondaries }) => [primary, ...secondaries],
-    "addresses.primary": ({ secondaries }) => (secondaries.length > 0 ? ["true", "false"] : ["true"]),
-    "attachment.attachment-id": ({ attachment }) => some(attachment?.id),
-    "attachment.instance-id": ({ attachment }) => some(attachment?.instanceId),
-    "attachment.instance-owner-id": ({ attachment }) =>
-      some(attachment === null ? undefined : world.accountId),
-    "attachment.device-index": ({ attachment }) => some(attachment?.deviceIndex.toString()),
-    "attachment.network-card-index": ({ attachment }) => some(attachment?.networkCardIndex.toString()),
-    "attachment.status": ({ attachment }) => some(attachment?.status),
-    "attachment.delete-on-termination": ({ attachment }) => some(attachment?.deleteOnTermination.toString()),
-    "attachment.attach-time": ({ attachment }) =>
-      some(attachment === null ? undefined : timestamp(attachment.attachedAt)),
-  };
-}
 
 type CreateAsk = {
   readonly explicit: Addresses;
@@ -347,6 +252,11 @@ type CreateAsk = {
   readonly secondaryCount: number;
   readonly prefixCount: number;
 };
+
+/** Address slots that the new ENI will use. */
+export function slotsAsked(ask: CreateAsk): number {
+  return 1 + ask.secondaryCount + ask.prefixCount + ask.explicit.prefixes.length;
+}
 
 /** Secondary addresses or prefixes, given or counted: at most one of the four. The primary comes from either of two parameters. */
 export function readCreateAsk(parameters: Parameters): Result<CreateAsk, Failure> {

@@ -1,4 +1,5 @@
 /** Which addresses of a subnet a call gets: explicit ones checked, others chosen. Shared by create, assign and launch. */
+import { unreachable } from "../../lib/assert.ts";
 import {
   cidr4Contains,
   cidr4Size,
@@ -58,6 +59,8 @@ function shortage(kind: Shortage): Failure {
       return fewerThanAsked();
     case "no-free-block":
       return noFreeBlock();
+    default:
+      return unreachable(kind);
   }
 }
 
