@@ -117,11 +117,11 @@ function planAttach(view: PoolView, shortage: Shortage, why: string, blocks: Blo
     block: mostTelling(block === null ? blocks : [...blocks, block]),
   });
   if (view.cordoned) {
-    return blocked({ reason: "cordoned", detail: "no ENI is attached to a cordoned node", retryAt: null });
+    return blocked({ reason: "cordoned", detail: "no ENI is attached to a cordoned node" });
   }
   const slot = freeSlot(view.state, view.settings);
   if (slot === null) {
-    return blocked({ reason: "eni-limit", detail: eniLimitDetail(view), retryAt: null });
+    return blocked({ reason: "eni-limit", detail: eniLimitDetail(view) });
   }
   const denied = operationBlock(view.obstacles, "attach-eni");
   if (denied !== null) return blocked(denied);

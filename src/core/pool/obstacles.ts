@@ -5,12 +5,8 @@ import type { SubnetId } from "../model/eni.ts";
 import type { NodeState, Obstacle } from "../state/node-state.ts";
 import type { Unit } from "./targets.ts";
 
-/** Something that keeps a way from being taken. `retryAt` null: until an event changes the state. */
-export type Block = {
-  readonly reason: HoldReason;
-  readonly detail: string;
-  readonly retryAt: Instant | null;
-};
+/** Something that keeps a way from being taken, as pods and people are told. When to come again is the plan's to say. */
+export type Block = { readonly reason: HoldReason; readonly detail: string };
 
 /** The EC2 operations that an action is made of. */
 export const OPERATIONS_OF = {
@@ -28,15 +24,11 @@ export function standing(state: NodeState, now: Instant): readonly Obstacle[] {
   return state.obstacles.filter((obstacle) => obstacle.until > now);
 }
 
-/** Null when the action's operations may be called. The last to end counts: before that the action cannot go through. */
+/** Null when the action's operations may be called. */
 export function operationBlock(obstacles: readonly Obstacle[], action: PoolAction["kind"]): Block | null {
   const operations: readonly string[] = OPERATIONS_OF[action];
-  let worst: Obstacle | null = null;
-  for (const obstacle of obstacles) {
-    if (!("operation" in obstacle) || !operations.includes(obstacle.operation)) continue;
-    if (worst === null || obstacle.until > worst.until) worst = obstacle;
-  }
-  return worst === null ? null : blockOf(worst);
+  const obstacle = obstacles.find((each) => "operation" in each && operations.includes(each.operation));
+  return obstacle === undefined ? null : blockOf(obstacle);
 }
 
 /** Null when the subnet may be asked for the unit. A subnet without free addresses has no free /28 either. */
@@ -58,13 +50,13 @@ const TELLING: readonly HoldReason[] = [
   "eni-limit",
 ];
 
-/** The block to tell of when every way is barred; its `retryAt` is the first instant at which any way may open. */
+/** The block to tell of when every way is barred. */
 export function mostTelling(blocks: readonly Block[]): Block {
-  const first = TELLING.map((reason) => blocks.find((block) => block.reason === reason)).find(
-    (block) => block !== undefined,
-  );
-  const block = first ?? blocks[0] ?? { reason: "eni-limit", detail: "no ENI has room", retryAt: null };
-  return { ...block, retryAt: earliest(blocks.map((each) => each.retryAt)) };
+  for (const reason of TELLING) {
+    const block = blocks.find((each) => each.reason === reason);
+    if (block !== undefined) return block;
+  }
+  return { reason: "eni-limit", detail: "no ENI has room" };
 }
 
 export function earliest(instants: readonly (Instant | null)[]): Instant | null {
@@ -75,7 +67,7 @@ export function earliest(instants: readonly (Instant | null)[]): Instant | null 
 }
 
 function blockOf(obstacle: Obstacle): Block {
-  return { reason: obstacle.kind, detail: detailOf(obstacle), retryAt: obstacle.until };
+  return { reason: obstacle.kind, detail: detailOf(obstacle) };
 }
 
 function detailOf(obstacle: Obstacle): string {

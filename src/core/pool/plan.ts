@@ -23,7 +23,6 @@ export function planPool(state: NodeState, settings: PoolSettings, now: Instant)
     return hold({
       reason: "call-in-doubt",
       detail: `the outcome of ${operation} is not known`,
-      retryAt: null,
     });
   }
   const view = viewOf(state, settings, now);
@@ -31,8 +30,8 @@ export function planPool(state: NodeState, settings: PoolSettings, now: Instant)
   if (beyond.kind === "act") return provisioned(view, beyond);
   const plan = planWithin(view);
   if (plan.kind === "hold") {
-    const retries = beyond.kind === "blocked" ? beyond.block.retryAt : beyond.retryAt;
-    return { ...plan, retryAt: earliest([plan.retryAt, retries, nextChange(view)]) };
+    const young = beyond.kind === "nothing" ? beyond.retryAt : null;
+    return { ...plan, retryAt: earliest([plan.retryAt, young, nextChange(view)]) };
   }
   return provisioned(view, plan);
 }
@@ -41,7 +40,7 @@ export function planPool(state: NodeState, settings: PoolSettings, now: Instant)
 function provisioned(view: PoolView, plan: Extract<PoolPlan, { kind: "act" }>): PoolPlan {
   if (view.settings.provisioning) return plan;
   const detail = `DISABLE_NETWORK_RESOURCE_PROVISIONING forbids ${plan.action.kind}: ${plan.reason}`;
-  return hold({ reason: "provisioning-off", detail, retryAt: nextChange(view) });
+  return hold({ reason: "provisioning-off", detail }, nextChange(view));
 }
 
 function planWithin(view: PoolView): PoolPlan {
@@ -57,7 +56,7 @@ function planWithin(view: PoolView): PoolPlan {
     if (shrinking.kind === "act") return shrinking;
     if (shrinking.kind === "blocked") return hold(linkBlock(view) ?? shrinking.block);
     const calm = calmBlock(view, shortage.maxPods);
-    return hold({ ...calm, retryAt: earliest([calm.retryAt, shrinking.retryAt]) });
+    return hold(calm, shrinking.retryAt);
   }
   return hold(calmBlock(view, shortage.maxPods));
 }
@@ -69,12 +68,10 @@ function calmBlock(view: PoolView, maxPods: boolean): Block {
   const full: Block = {
     reason: "max-pods",
     detail: `${view.stock.allocated} addresses are allocated; the node may have ${view.rule.addressCountMax} pods`,
-    retryAt: null,
   };
   if (maxPods) return coolingBlock(view, full) ?? full;
-  if (view.cordoned)
-    return { reason: "cordoned", detail: "nothing is kept ready on a cordoned node", retryAt: null };
-  return { reason: "on-target", detail: `${view.rule.source} is met`, retryAt: null };
+  if (view.cordoned) return { reason: "cordoned", detail: "nothing is kept ready on a cordoned node" };
+  return { reason: "on-target", detail: `${view.rule.source} is met` };
 }
 
 /** More pods wait than there are addresses to give, but those on ENIs whose link is on its way will do. */
@@ -85,7 +82,7 @@ function linkBlock(view: PoolView): Block | null {
   const coming = counted.reduce((sum, each) => sum + each.coming, 0);
   if (waiting <= warm || waiting > warm + coming) return null;
   const ids = counted.filter((each) => each.coming > 0).map((each) => each.eni.id);
-  return { reason: "link-awaited", detail: `${ids.join(", ")} attached, no link yet`, retryAt: null };
+  return { reason: "link-awaited", detail: `${ids.join(", ")} attached, no link yet` };
 }
 
 /** Where the node itself has no more room, only addresses that rest can serve those who wait. */
@@ -93,10 +90,10 @@ function coolingBlock(view: PoolView, block: Block): Block | null {
   if (block.reason !== "eni-limit" && block.reason !== "max-pods") return null;
   if (view.stock.cooling === 0 || view.state.waiting <= view.stock.free + view.stock.otherFree) return null;
   const detail = `${view.stock.cooling} addresses rest after their last pod; ${block.detail}`;
-  return { reason: "cooling", detail, retryAt: block.retryAt };
+  return { reason: "cooling", detail };
 }
 
-/** When time alone changes what the pool can count on: an address has rested, or a link is no longer believed in. */
+/** When time alone may change the plan: an address has rested, a link is no longer believed in, an obstacle is tried again. */
 function nextChange(view: PoolView): Instant | null {
   const { enis } = view.census;
   const cooled = enis.map((each) => each.nextCooledAt);
@@ -104,9 +101,10 @@ function nextChange(view: PoolView): Instant | null {
     if (eni.phase.kind !== "awaiting-link" || !countsOn(eni, view.settings, view.now)) return null;
     return after(eni.phase.since, view.settings.linkWaitMs);
   });
-  return earliest([...cooled, ...stale]);
+  const obstacles = view.obstacles.map((obstacle) => obstacle.until);
+  return earliest([...cooled, ...stale, ...obstacles]);
 }
 
-function hold(block: Block): PoolPlan {
-  return { kind: "hold", ...block };
+function hold(block: Block, retryAt: Instant | null = null): PoolPlan {
+  return { kind: "hold", ...block, retryAt };
 }

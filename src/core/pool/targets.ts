@@ -132,8 +132,8 @@ export function shortageOf(rule: Rule, stock: Stock, waiting: number): Shortage 
     const prefixes = Math.min(wanted, Math.ceil(room / PREFIX_SIZE));
     return { addresses: prefixes * PREFIX_SIZE, prefixes, maxPods: prefixes < wanted };
   }
-  const wanted =
-    Math.max(waiting + rule.warm, rule.minimum - stock.allocated - stock.cooling) - stock.free - lent;
+  const floor = rule.minimum - stock.allocated - stock.cooling;
+  const wanted = Math.max(waiting - lent + rule.warm, floor) - stock.free;
   const addresses = Math.min(Math.max(0, wanted), room);
   const prefixes = rule.unit === "prefix" ? Math.ceil(addresses / PREFIX_SIZE) : 0;
   return { addresses, prefixes, maxPods: addresses < wanted };

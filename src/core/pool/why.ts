@@ -17,8 +17,9 @@ export function whyNoAddress(
       detail: `${state.inDoubt.operation} was not answered; EC2 is looked at before it is asked again`,
     };
   }
-  const plan = planPool(state, settings, now);
-  return plan.kind === "hold"
-    ? { blocked: plan.reason, detail: plan.detail }
-    : { blocked: null, detail: `the refill is at work (${plan.reason})` };
+  // The one who asks may have left the queue already; what kept an address from it is still the question.
+  const plan = planPool({ ...state, waiting: Math.max(1, state.waiting) }, settings, now);
+  if (plan.kind === "act") return { blocked: null, detail: `the refill is at work (${plan.reason})` };
+  if (plan.reason === "on-target") return { blocked: null, detail: "an address became free just now" };
+  return { blocked: plan.reason, detail: plan.detail };
 }

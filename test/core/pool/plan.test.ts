@@ -1,0 +1,398 @@
+/** Single decisions of the planner, each with the state that leads to it. */
+import { describe, expect, test } from "vitest";
+import type { EniId } from "../../../src/core/model/eni.ts";
+import type { PoolPlan } from "../../../src/core/model/action.ts";
+import { planPool } from "../../../src/core/pool/plan.ts";
+import { whyNoAddress } from "../../../src/core/pool/why.ts";
+import type { PoolSettings } from "../../../src/core/pool/targets.ts";
+import type { NodeState, Obstacle } from "../../../src/core/state/node-state.ts";
+import { takeCensus } from "../../../src/core/state/census.ts";
+import {
+  callInDoubt,
+  eniAttached,
+  eniReady,
+  foreignEnisSeen,
+  looseEniFound,
+  obstacleMet,
+} from "../../../src/core/state/transitions.ts";
+import { after, HOUR_MS, instant, SECOND_MS, wallTime, type Instant } from "../../../src/lib/time.ts";
+import {
+  bootedNode,
+  eniAt,
+  GROUP,
+  M5_4XLARGE,
+  M5_LARGE,
+  podsEnd,
+  podsStart,
+  printAction,
+  settingsOf,
+  settle,
+  settleUntil,
+  SUBNET_A,
+  SUBNET_B,
+  T3_MEDIUM,
+} from "../../support/pool-world.ts";
+
+const NOW = instant(HOUR_MS);
+const SOON = after(NOW, 60 * SECOND_MS);
+
+function settled(
+  limits: NodeState["instance"]["limits"],
+  changes: Partial<PoolSettings>,
+  now: Instant = NOW,
+): NodeState {
+  return settle(bootedNode(limits), settingsOf(changes), now).state;
+}
+
+function printPlan(plan: PoolPlan): string {
+  return plan.kind === "act" ? printAction(plan.action) : `hold ${plan.reason}`;
+}
+
+function planned(state: NodeState, changes: Partial<PoolSettings>, now: Instant = NOW): string {
+  return printPlan(planPool(state, settingsOf(changes), now));
+}
+
+describe("growing", () => {
+  test("ADDs that wait are demand beside the target", () => {
+    const state = settled(M5_4XLARGE, { warmIpTarget: 5 });
+    expect(planned({ ...state, waiting: 8 }, { warmIpTarget: 5 })).toBe("assign-addresses eni-0 8");
+  });
+
+  test("cooling addresses are not free", () => {
+    const settings = settingsOf({ warmIpTarget: 5 });
+    const busy = settle(
+      podsStart(settled(M5_4XLARGE, { warmIpTarget: 5 }), settings, NOW, 5),
+      settings,
+      NOW,
+    ).state;
+    const resting = podsEnd(podsStart(busy, settings, NOW, 5, "more-"), settings, NOW, 10);
+    expect(takeCensus(resting, NOW)).toMatchObject({ warm: 0, cooling: 10 });
+    expect(planned(resting, { warmIpTarget: 5 })).toBe("assign-addresses eni-0 5");
+  });
+
+  test("MINIMUM_IP_TARGET alone does not freeze the pool at its floor", () => {
+    const settings = settingsOf({ minimumIpTarget: 4 });
+    const full = podsStart(settled(M5_4XLARGE, { minimumIpTarget: 4 }), settings, NOW, 4);
+    expect(planned(full, { minimumIpTarget: 4 })).toBe("hold on-target");
+    expect(planned({ ...full, waiting: 3 }, { minimumIpTarget: 4 })).toBe("assign-addresses eni-0 3");
+  });
+
+  test("an ENI with room comes before a new ENI, and a new ENI brings its addresses along", () => {
+    const state = { ...settled(T3_MEDIUM, { warmIpTarget: 3 }), waiting: 4 };
+    expect(settle(state, settingsOf({ warmIpTarget: 3 }), NOW).actions.map(printAction)).toEqual([
+      "assign-addresses eni-0 2",
+      "attach-eni 0/1 subnet-a addresses 2",
+    ]);
+  });
+
+  test("a burst larger than one ENI attaches further ones while links are awaited, and no more than it needs", () => {
+    const settings = settingsOf({});
+    const state = podsStart(settled(M5_4XLARGE, {}), settings, NOW, 100);
+    expect(state.waiting).toBe(71);
+    const burst = settle(state, settings, NOW, { links: "awaited" });
+    expect(burst.actions.map(printAction)).toEqual([
+      "attach-eni 0/1 subnet-a addresses 29",
+      "attach-eni 0/2 subnet-a addresses 29",
+      "attach-eni 0/3 subnet-a addresses 29",
+      "attach-eni 0/4 subnet-a addresses 29",
+    ]);
+    expect(burst.hold).toMatchObject({ reason: "link-awaited", retryAt: after(NOW, settings.linkWaitMs) });
+  });
+
+  test("an ENI whose link does not come is no longer counted on", () => {
+    const settings = settingsOf({ warmIpTarget: 5 });
+    const state = { ...settled(T3_MEDIUM, { warmIpTarget: 5 }), waiting: 3 };
+    const waiting = settle(state, settings, NOW, { links: "awaited" });
+    expect(waiting.actions.map(printAction)).toEqual(["attach-eni 0/1 subnet-a addresses 3"]);
+    expect(planned(waiting.state, { warmIpTarget: 5 }, after(NOW, settings.linkWaitMs))).toBe(
+      "attach-eni 0/2 subnet-a addresses 3",
+    );
+  });
+
+  test("a new ENI goes to the first pod subnet that has room, with the pod security groups", () => {
+    const settings = settingsOf({ podSubnets: [SUBNET_B, SUBNET_A], warmEniTarget: 2 });
+    const plan = planPool(settled(M5_LARGE, {}), settings, NOW);
+    expect(plan).toMatchObject({
+      action: { kind: "attach-eni", subnetId: SUBNET_B, securityGroups: [GROUP] },
+    });
+    const exhausted: Obstacle = { kind: "subnet-exhausted", subnetId: SUBNET_B, until: SOON };
+    const other = planPool(obstacleMet(settled(M5_LARGE, {}), exhausted), settings, NOW);
+    expect(printPlan(other)).toBe("attach-eni 0/1 subnet-a addresses 9");
+  });
+
+  test("foreign ENIs and those still detaching take slots", () => {
+    const empty = settled(M5_4XLARGE, {});
+    const { id, mac, slot } = eniAt(empty, { networkCard: 0, deviceIndex: 1 }, SUBNET_A, NOW);
+    const foreign = foreignEnisSeen(empty, [{ id, mac, slot, reason: "no-manage" }]);
+    expect(planned(foreign, { warmEniTarget: 2 })).toBe("attach-eni 0/2 subnet-a addresses 29");
+    expect(planned(foreign, { warmEniTarget: 2, maxEni: 2 })).toBe("hold eni-limit");
+    const loose = {
+      id: "eni-9" as EniId,
+      attachmentId: eniAt(empty, slot, SUBNET_A, NOW).attachmentId,
+      since: NOW,
+    };
+    expect(planned(looseEniFound(foreign, loose), { warmEniTarget: 2 })).toBe(
+      "attach-eni 0/3 subnet-a addresses 29",
+    );
+  });
+
+  test("an ENI that another owner attached serves pods but is left as it is", () => {
+    const booted = bootedNode(T3_MEDIUM);
+    const eni = {
+      ...eniAt(booted, { networkCard: 0, deviceIndex: 1 }, SUBNET_A, instant(0)),
+      detachable: false,
+    };
+    const state = settle(
+      eniReady(eniAttached(booted, eni), eni.id),
+      settingsOf({ warmIpTarget: 5 }),
+      NOW,
+    ).state;
+    expect(planned({ ...state, waiting: 2 }, { warmIpTarget: 5 })).toBe(
+      "attach-eni 0/2 subnet-a addresses 2",
+    );
+    expect(planned(state, { warmIpTarget: 5 })).toBe("hold on-target");
+  });
+
+  test("further network cards are used only when asked for", () => {
+    const limits = { addressesPerEni: 5, networkCards: [{ enis: 1 }, { enis: 2 }], nitro: true };
+    expect(planned({ ...settled(limits, {}), waiting: 9 }, {})).toBe("hold eni-limit");
+    expect(planned({ ...settled(limits, {}), waiting: 9 }, { allNetworkCards: true })).toBe(
+      "attach-eni 1/1 subnet-a addresses 4",
+    );
+  });
+});
+
+describe("prefixes", () => {
+  const pd = { prefixDelegation: true, warmPrefixTarget: 1 } as const;
+  const noPrefixes: Obstacle = { kind: "prefixes-exhausted", subnetId: SUBNET_A, until: SOON };
+
+  test("waiting ADDs break into whole prefixes, which are replaced in one call", () => {
+    const state = { ...settled(M5_LARGE, pd), waiting: 20 };
+    expect(planned(state, pd)).toBe("assign-prefixes eni-0 2");
+  });
+
+  test("where no /28 is free, pods that wait get single addresses, and nothing is kept to spare", () => {
+    const settings = settingsOf(pd);
+    const full = obstacleMet(podsStart(settled(M5_LARGE, pd), settings, NOW, 16), noPrefixes);
+    expect(planned(full, pd)).toBe("hold prefixes-exhausted");
+    const helped = settle({ ...full, waiting: 3 }, settings, NOW);
+    expect(helped.actions.map(printAction)).toEqual(["assign-addresses eni-0 3"]);
+    expect(helped.hold).toMatchObject({ reason: "prefixes-exhausted", retryAt: SOON });
+  });
+
+  test("when a /28 is free again, the single addresses go back once no pod uses them", () => {
+    const settings = settingsOf(pd);
+    const full = obstacleMet(podsStart(settled(M5_LARGE, pd), settings, NOW, 16), noPrefixes);
+    const helped = settle({ ...full, waiting: 3 }, settings, NOW).state;
+    const later = settle({ ...helped, waiting: 0 }, settings, SOON);
+    expect(later.actions.map(printAction)).toEqual(["assign-prefixes eni-0 1", "unassign-addresses eni-0 3"]);
+  });
+
+  test("switched on while the node runs: single addresses give way as pods end, and where they take all slots", () => {
+    const settings = settingsOf({ ...pd, warmIpTarget: 4, maxEni: 1 });
+    const old = podsStart(settled(M5_LARGE, {}), settingsOf({}), NOW, 3);
+    const turned = settle(old, settings, NOW);
+    expect(turned.actions.map(printAction)).toEqual([
+      "unassign-addresses eni-0 1",
+      "assign-prefixes eni-0 1",
+      "unassign-addresses eni-0 5",
+    ]);
+    expect(takeCensus(turned.state, NOW)).toMatchObject({ allocated: 3, prefixes: 1, total: 19 });
+  });
+
+  test("switched off while the node runs: whole prefixes go back", () => {
+    const turned = settle(
+      settled(M5_LARGE, { ...pd, warmPrefixTarget: 3 }),
+      settingsOf({ warmIpTarget: 4 }),
+      NOW,
+    );
+    expect(turned.actions.map(printAction)).toEqual([
+      "assign-addresses eni-0 4",
+      "unassign-prefixes eni-0 3",
+    ]);
+  });
+});
+
+describe("holding", () => {
+  const rows: readonly (readonly [string, Obstacle, string])[] = [
+    [
+      "an exhausted subnet",
+      { kind: "subnet-exhausted", subnetId: SUBNET_A, until: SOON },
+      "hold subnet-exhausted",
+    ],
+    [
+      "throttling",
+      { kind: "throttled", operation: "AssignPrivateIpAddresses", attempt: 0, until: SOON },
+      "hold throttled",
+    ],
+    [
+      "a failing EC2",
+      {
+        kind: "failing",
+        operation: "AssignPrivateIpAddresses",
+        attempt: 0,
+        detail: "InternalError",
+        until: SOON,
+      },
+      "hold failing",
+    ],
+    // A policy without Assign may still allow a new ENI.
+    [
+      "a denied Assign",
+      { kind: "access-denied", operation: "AssignPrivateIpAddresses", attempt: 0, until: SOON },
+      "attach-eni 0/1 subnet-a addresses 5",
+    ],
+    // One that has room is enough: whether ENIs can be created does not matter.
+    [
+      "a denied Create",
+      { kind: "access-denied", operation: "CreateNetworkInterface", attempt: 0, until: SOON },
+      "assign-addresses eni-0 5",
+    ],
+  ];
+  test.each(rows)("%s is honoured until its time", (_, obstacle, expected) => {
+    const state = obstacleMet(bootedNode(M5_4XLARGE), obstacle);
+    const plan = planPool(state, settingsOf({ warmIpTarget: 5 }), NOW);
+    expect(printPlan(plan)).toBe(expected);
+    if (plan.kind === "hold") expect(plan.retryAt).toBe(SOON);
+    expect(planned(state, { warmIpTarget: 5 }, SOON)).toBe("assign-addresses eni-0 5");
+  });
+
+  test("nothing is planned while a call's outcome is unknown", () => {
+    const state = callInDoubt(bootedNode(M5_LARGE), {
+      operation: "AttachNetworkInterface",
+      eni: null,
+      since: NOW,
+    });
+    expect(planned(state, {})).toBe("hold call-in-doubt");
+    const creation = {
+      clientToken: "t",
+      slot: { networkCard: 0, deviceIndex: 1 },
+      subnetId: SUBNET_A,
+      securityGroups: [GROUP],
+      addressCount: 9,
+      prefixCount: 0,
+      since: wallTime(0),
+    };
+    expect(planned({ ...bootedNode(M5_LARGE), creation }, {})).toBe("hold call-in-doubt");
+  });
+
+  test("with provisioning off nothing is asked of EC2, and the pods that wait are told", () => {
+    expect(planned({ ...bootedNode(M5_LARGE), waiting: 1 }, { provisioning: false })).toBe(
+      "hold provisioning-off",
+    );
+    expect(planned(settled(M5_LARGE, {}), { provisioning: false })).toBe("hold on-target");
+  });
+
+  test("a cordoned node keeps nothing ready and attaches nothing, but serves a DaemonSet's pod", () => {
+    const cordoned = { ...bootedNode(T3_MEDIUM), schedulable: false };
+    expect(planned(cordoned, {})).toBe("hold cordoned");
+    expect(planned({ ...cordoned, waiting: 1 }, {})).toBe("assign-addresses eni-0 1");
+    const full = {
+      ...podsStart(settled(T3_MEDIUM, { warmEniTarget: 0 }), settingsOf({}), NOW, 5),
+      waiting: 2,
+    };
+    expect(planned({ ...full, schedulable: false }, {})).toBe("hold cordoned");
+    expect(planned({ ...full, schedulable: false }, { manageNonSchedulable: true })).toBe(
+      "attach-eni 0/1 subnet-a addresses 5",
+    );
+  });
+
+  test("where only resting addresses can serve, the pods are told so, and when", () => {
+    const settings = settingsOf({ maxEni: 1 });
+    const full = podsStart(settled(T3_MEDIUM, { maxEni: 1 }), settings, NOW, 5);
+    expect(planned({ ...full, waiting: 1 }, { maxEni: 1 })).toBe("hold eni-limit");
+    const resting = { ...podsEnd(full, settings, NOW, 2), waiting: 1 };
+    expect(planPool(resting, settings, NOW)).toMatchObject({
+      reason: "cooling",
+      retryAt: after(NOW, settings.cooldownMs),
+    });
+    expect(planPool(resting, settings, after(NOW, settings.cooldownMs))).toMatchObject({
+      reason: "eni-limit",
+    });
+  });
+
+  test("no more addresses than pods; resting ones do not count against that", () => {
+    const settings = settingsOf({ warmIpTarget: 2, maxPods: 5 });
+    const full = podsStart(settled(M5_LARGE, { warmIpTarget: 5 }), settings, NOW, 5);
+    expect(planned({ ...full, waiting: 1 }, { warmIpTarget: 2, maxPods: 5 })).toBe("hold max-pods");
+    const ended = { ...podsEnd(full, settings, NOW, 1), waiting: 1 };
+    expect(planned(ended, { warmIpTarget: 2, maxPods: 5 })).toBe("assign-addresses eni-0 1");
+  });
+
+  test("a pod that gave up is told what stood in its way, though it has left the queue", () => {
+    const settings = settingsOf({ minimumIpTarget: 4, maxPods: 4 });
+    const full = podsStart(settled(M5_LARGE, { minimumIpTarget: 4 }), settings, NOW, 4);
+    expect(whyNoAddress(full, settings, NOW)).toMatchObject({ blocked: "max-pods" });
+    expect(whyNoAddress(full, { ...settings, maxPods: null }, NOW)).toMatchObject({ blocked: null });
+  });
+});
+
+describe("shrinking", () => {
+  test("what is above the target goes back from the emptiest ENI, after the rest of those that pods left", () => {
+    const settings = settingsOf({ warmIpTarget: 2 });
+    const start = instant(0);
+    const full = settle(
+      podsStart(settled(T3_MEDIUM, { warmEniTarget: 3 }, start), settings, start, 13),
+      settings,
+      start,
+    ).state;
+    const ended = podsEnd(full, settings, NOW, 11);
+    expect(planned(ended, { warmIpTarget: 2 })).toBe("hold on-target");
+    const cooled = settleUntil(ended, settings, NOW, after(NOW, HOUR_MS));
+    expect(cooled.actions.map(printAction)).toEqual([
+      "detach-eni eni-1",
+      "unassign-addresses eni-0 5",
+      "unassign-addresses eni-2 1",
+    ]);
+    expect(takeCensus(cooled.state, cooled.now)).toMatchObject({ allocated: 2, warm: 2 });
+  });
+
+  test("an ENI is detached only when it is old enough, and the plan says when", () => {
+    const state = settled(M5_LARGE, { warmEniTarget: 2 });
+    const plan = planPool(state, settingsOf({}), NOW);
+    expect(plan).toMatchObject({ kind: "hold", reason: "on-target", retryAt: after(NOW, 60_000) });
+    expect(planned(state, {}, after(NOW, 60_000))).toBe("detach-eni eni-1");
+  });
+
+  test("an ENI with an allocated or resting address stays", () => {
+    const settings = settingsOf({ warmEniTarget: 0, cooldownMs: 300_000 });
+    const full = podsStart(settled(T3_MEDIUM, { warmEniTarget: 2 }), settings, NOW, 6);
+    const used = [...full.allocations.values()].find((each) => each.eni === "eni-1");
+    expect(used).toBeDefined();
+    const later = after(NOW, 120_000);
+    expect(planned(full, { warmEniTarget: 0 }, later)).toBe("hold on-target");
+    const resting = podsEnd(full, settings, later, 6);
+    expect(planned(resting, { warmEniTarget: 0 }, later)).toMatch(/hold|assign/);
+    expect(planned(resting, { warmEniTarget: 0 }, after(later, 300_000))).toBe("detach-eni eni-1");
+  });
+
+  test("WARM_ENI_TARGET=0 does not take its last free addresses away", () => {
+    const state = settled(M5_LARGE, { warmEniTarget: 0 });
+    expect(planned(state, { warmEniTarget: 0 }, after(NOW, HOUR_MS))).toBe("hold on-target");
+  });
+
+  test("custom networking takes the pool's addresses off the primary ENI", () => {
+    const turned = settle(
+      settled(M5_LARGE, { warmIpTarget: 4 }),
+      settingsOf({ warmIpTarget: 4, podsOnPrimary: false }),
+      NOW,
+    );
+    expect(turned.actions.map(printAction)).toEqual([
+      "attach-eni 0/1 subnet-a addresses 4",
+      "unassign-addresses eni-0 4",
+    ]);
+  });
+
+  test("denied or throttled unassigning is not tried again before its time", () => {
+    const obstacle: Obstacle = {
+      kind: "throttled",
+      operation: "UnassignPrivateIpAddresses",
+      attempt: 0,
+      until: SOON,
+    };
+    const state = obstacleMet(settled(M5_LARGE, { warmIpTarget: 9 }), obstacle);
+    const plan = planPool(state, settingsOf({ warmIpTarget: 2 }), NOW);
+    expect(plan).toMatchObject({ kind: "hold", reason: "throttled", retryAt: SOON });
+    expect(planned(state, { warmIpTarget: 2 }, SOON)).toBe("unassign-addresses eni-0 7");
+  });
+});
