@@ -114,8 +114,11 @@ export class Connection {
     const sequence = this.#nextSequence();
     const bytes = encodeRequest(request, sequence, NLM_F_REQUEST | NLM_F_ACK);
     this.#awaiting = true;
-    await libc.sendOffThread(this.#fd, bytes);
-    this.#awaiting = false;
+    try {
+      await libc.sendOffThread(this.#fd, bytes);
+    } finally {
+      this.#awaiting = false;
+    }
     const open = new Map<number, Open>([[sequence, { what: request.what, messages: [] }]]);
     const done = new Map<number, Answer>();
     this.#collect(open, done);

@@ -51,8 +51,15 @@ export function createUnlinker(options: {
   const deleteAll = async (batch: readonly Waiting[]): Promise<void> => {
     const together = await carryOut(linkGroupDeleteRequest(doomedGroup));
     for (const { name, resolve } of batch) {
-      // A group is refused whole when one link in it cannot be deleted (EOPNOTSUPP, hardware): then each for itself.
-      resolve(together.ok ? together : await carryOut(linkDeleteRequest({ name })));
+      if (together.ok) {
+        resolve(together);
+        continue;
+      }
+      // A group is refused whole when one link in it cannot be deleted (EOPNOTSUPP, hardware): then each for itself, and the one
+      // that stays leaves the group, or it would spoil every later deletion.
+      const alone = await carryOut(linkDeleteRequest({ name }));
+      if (!alone.ok) host.requestOne(linkSetRequest({ name }, { group: 0 }));
+      resolve(alone);
     }
   };
 

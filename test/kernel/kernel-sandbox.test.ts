@@ -1,6 +1,6 @@
 import { readFile } from "node:fs/promises";
 import { monitorEventLoopDelay } from "node:perf_hooks";
-import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
+import { afterAll, afterEach, beforeAll, expect, test, vi } from "vitest";
 import type { Kernel } from "../../src/agent/ports.ts";
 import { createHostKernel, type HostKernel } from "../../src/kernel/kernel.ts";
 import type { KernelFailure } from "../../src/kernel/failure.ts";
@@ -167,8 +167,7 @@ test("a refusal half way leaves nothing in the host, and tells the step and the 
       detail: "Nexthop has invalid gateway",
     },
   });
-  await kernel.deleteLink(plumbing.pair.hostName);
-  expect(linkNames()).not.toContain(plumbing.pair.hostName);
+  await vi.waitFor(() => expect(linkNames()).not.toContain(plumbing.pair.hostName), { timeout: 5_000 });
   expect(kernel.plumbSandbox(netns, plumbing)).toEqual({ ok: true, value: null });
 });
 
