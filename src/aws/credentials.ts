@@ -114,7 +114,7 @@ function fromEnvironment(environment: Environment): Result<AwsCredentials, Crede
 async function fromWebIdentity(options: CredentialsOptions): Fetched {
   const { environment, aws, handler } = options;
   try {
-    const { fromTokenFile } = await import("@aws-sdk/credential-provider-web-identity");
+    const { fromTokenFile } = await import("./sdk-web-identity.ts");
     const provider = fromTokenFile({
       webIdentityTokenFile: environment["AWS_WEB_IDENTITY_TOKEN_FILE"] ?? "",
       roleArn: environment["AWS_ROLE_ARN"] ?? "",
