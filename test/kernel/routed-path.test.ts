@@ -2,8 +2,9 @@
  * core/plumbing judged by packets: nodes and pods are plumbed by `ip` and `nft` with the lines that it prints, with no code of ours in
  * between. Each test also asks the fabric whether it had to drop a frame for its source, since EC2 would have.
  */
-import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
-import type { Fabric } from "../../src/emulator/fabric/fabric.ts";
+import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "vitest";
+import { ipv4 } from "../../src/lib/ip.ts";
+import type { Fabric, SpoofedFrame } from "../../src/emulator/fabric/fabric.ts";
 import { settings } from "../core/plumbing/fixtures.ts";
 import {
   eniOf,
@@ -51,12 +52,20 @@ beforeAll(async () => {
   }
 });
 
+let spoofedBefore: readonly SpoofedFrame[] = [];
+beforeEach(async () => {
+  spoofedBefore = await fabric.spoofedFrames();
+});
 afterEach(async () => {
-  expect(await fabric.spoofedFrames()).toEqual([]);
+  expect(await fabric.spoofedFrames()).toEqual(spoofedBefore);
 });
 
 afterAll(async () => {
   for (const stop of stops) stop();
+  ip(
+    null,
+    Object.keys(pods).map((pod) => `netns del ${pod}`),
+  );
   await fabric.close();
 });
 
@@ -88,6 +97,12 @@ test("a host in the VPC reaches pods on both ENIs by their addresses, as a load 
   expect(seenAs("tclient", pods.primary, SERVER_PORT)).toBe("10.0.9.5");
   expect(seenAs("tclient", pods.secondary, SERVER_PORT)).toBe("10.0.9.5");
   expect(seenAs("secondary", "10.0.9.5", SERVER_PORT)).toBe(pods.secondary);
+});
+
+test("a host off the VPC that reaches a pod by its own address is answered from it, by the pod's ENI", async () => {
+  const publicIp = ipv4("203.0.113.99"); // Of the pod, so that the client's address arrives there unchanged.
+  await fabric.mapPublicIp({ privateIp: ipv4(pods.secondary), publicIp });
+  expect(seenAs("tworld", publicIp, SERVER_PORT)).toBe(outsideIp);
 });
 
 test("pods of both ENIs are seen on the internet as their node", () => {
@@ -137,7 +152,7 @@ test("IMDS does not answer a pod, on whichever ENI", async () => {
 test("under external SNAT a pod leaves the VPC by its own ENI with its own address", async () => {
   plumbFilter("tn1", enis1, { ...settings, snat: null });
   const before = await fabric.unmappedPackets();
-  expect(pings("secondary", outsideIp)).toBe(false); // The gateway has no public address for it; a NAT gateway would.
+  expect(pings("neighbour", outsideIp)).toBe(false); // The gateway has no public address for it; a NAT gateway would.
   expect(await fabric.unmappedPackets()).toBe(before + 1);
   plumbFilter("tn1", enis1, settings);
   expect(seenAs("secondary", outsideIp, SERVER_PORT)).toBe(fabric.publicIpOf("i-1"));

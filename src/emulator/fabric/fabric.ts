@@ -18,7 +18,7 @@ import {
   type Wire,
   wireSteps,
 } from "./recipe.ts";
-import { readFrom, runChanges, type Step } from "./run.ts";
+import { type Act, readFrom, runChanges, type Step } from "./run.ts";
 
 export type FabricOptions = {
   readonly prefix: string; // Of all namespaces' names.
@@ -75,13 +75,16 @@ export type Fabric = {
   /** All that the ENI has now, the primary address included. Of an ENI without link: nothing is done, its link brings them. */
   readonly addressesChanged: (eniId: string, addresses: EniAddresses) => Promise<void>;
   readonly sourceDestCheckChanged: (eniId: string, enabled: boolean) => Promise<void>;
+  /** An Elastic IP of any address in the VPC, a pod's too: the world reaches it there, and it leaves as that. */
+  readonly mapPublicIp: (pair: { readonly privateIp: Ipv4; readonly publicIp: Ipv4 }) => Promise<void>;
+  /** The public address of the instance's primary ENI. */
   readonly publicIpOf: (instanceId: string) => Ipv4 | null;
   readonly spoofedFrames: () => Promise<readonly SpoofedFrame[]>;
   /** Packets for the internet from addresses that have no public one. */
   readonly unmappedPackets: () => Promise<number>;
   /** Resolves when all that was asked for so far has been done. */
   readonly settled: () => Promise<void>;
-  /** Takes all namespaces away that the fabric made, nodes included. Processes in them lose their network. */
+  /** Takes all namespaces away that the fabric made, nodes included. Processes in them lose their network. May be called twice. */
   readonly close: () => Promise<void>;
 };
 
@@ -228,6 +231,7 @@ export async function createFabric(options: FabricOptions): Promise<Fabric> {
       const port = ports.get(eniId);
       if (port !== undefined) await enqueue(sourceCheckSteps(names, port.wire.port, enabled));
     },
+    mapPublicIp: (pair) => enqueue(publicAddressSteps(names, "add", pair)),
     publicIpOf: (instanceId) => nodes.get(instanceId)?.publicIp ?? null,
     spoofedFrames: async () => {
       const [ip, arp] = await Promise.all([
@@ -243,10 +247,13 @@ export async function createFabric(options: FabricOptions): Promise<Fabric> {
     settled,
     close: async () => {
       await settled();
-      const all = [...Object.values(names), ...[...nodes.values()].map((node) => node.netns)];
+      const acts = [...Object.values(names), ...[...nodes.values()].map((node) => node.netns)].map(
+        (netns): Act => ({ kind: "ip-if-there", line: `netns del ${netns}` }),
+      );
       nodes.clear();
       ports.clear();
-      await enqueue([{ netns: null, acts: [{ kind: "ip", lines: all.map((name) => `netns del ${name}`) }] }]);
+      waiting.clear();
+      await enqueue([{ netns: null, acts }]);
     },
   };
 
