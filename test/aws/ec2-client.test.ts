@@ -192,6 +192,11 @@ test("the leak scan keeps only loose ENIs of this cluster with our name and tag,
         eniXml("eni-aaa3", "10.0.0.3"),
         eniXml("eni-aaa4", "10.0.0.4", tagged("shop")).replace("aws-K8S-", "aws-k8s-branch-eni"),
         eniXml("eni-aaa5", "10.0.0.5", tagged("shop")).replace("available", "in-use"),
+        eniXml(
+          "eni-aaa6",
+          "10.0.0.6",
+          `${tagged("shop")}<attachment><attachmentId>eni-attach-1</attachmentId><instanceId>i-1</instanceId><deviceIndex>1</deviceIndex><status>detaching</status><deleteOnTermination>true</deleteOnTermination></attachment>`,
+        ),
       ]
         .map((one) => `<item>${one}</item>`)
         .join(""),
