@@ -34,6 +34,7 @@ import {
   prefixesGone,
   prefixesLeaving,
 } from "../../src/core/state/transitions.ts";
+import { unreachable } from "../../src/lib/assert.ts";
 import {
   type Cidr4,
   cidr4,
@@ -146,6 +147,8 @@ export function applyAction(
       );
     case "delete-eni":
       return eniDeleted(state, action.eni);
+    default:
+      return unreachable(action);
   }
 }
 
@@ -211,6 +214,8 @@ export function printAction(action: PoolAction): string {
     case "detach-eni":
     case "delete-eni":
       return `${action.kind} ${action.eni}`;
+    default:
+      return unreachable(action);
   }
 }
 
