@@ -18,6 +18,8 @@ export type AddRequest = {
   readonly pod: PodName | null;
   readonly requestId: string;
   readonly deadline: Instant;
+  /** The ADD's place among the workers: left while it waits for an address, so that a held ADD holds nobody up. */
+  readonly place: { readonly leave: () => void; readonly take: () => Promise<void> };
 };
 
 /**
@@ -74,7 +76,9 @@ async function addressFor(
   const atOnce = agent.waiting.take(request.key, make);
   if (atOnce !== null) return ok(atOnce);
   const began = agent.ports.time.now();
+  request.place.leave();
   const waited = await agent.waiting.wait(request.key, make, request.deadline, signal);
+  await request.place.take();
   if (waited.kind === "allocated") return ok(waited.allocation);
   if (waited.by === "signal") return err(cancelled());
   const now = agent.ports.time.now();

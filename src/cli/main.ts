@@ -1,0 +1,34 @@
+/** The commands that the repository offers: `demo` and `emulator`. The daemon has an entry of its own, src/daemon/main.ts. */
+import { fileURLToPath } from "node:url";
+import { demo } from "../lab/demo.ts";
+import { isInside, runInside } from "../lab/enter.ts";
+import { emulate } from "./emulate.ts";
+
+const USAGE = `usage:
+  npm run demo [-- --json]        two nodes in an emulated VPC, real daemons, real CNI calls, real packets
+  npm run emulator [-- OPTIONS]   EC2 and IMDS as a server; --help tells the options
+`;
+
+async function main(args: readonly string[]): Promise<number> {
+  const [command, ...rest] = args;
+  switch (command) {
+    case "demo": {
+      const unknown = rest.filter((option) => option !== "--json");
+      if (unknown.length > 0) return usage(`demo does not know ${unknown.join(" ")}`);
+      return isInside() ? await demo({ json: rest.includes("--json") }) : await runInside([fileURLToPath(import.meta.url), ...args]);
+    }
+    case "emulator":
+      return await emulate(rest);
+    default:
+      return usage(command === undefined ? "which command?" : `there is no command ${command}`);
+  }
+}
+
+function usage(problem: string): number {
+  process.stderr.write(`berth: ${problem}\n${USAGE}`);
+  return 2;
+}
+
+// As process 1 of its own namespace Node ignores these signals unless it is told not to.
+for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(signal, () => process.exit(130));
+process.exit(await main(process.argv.slice(2)));
