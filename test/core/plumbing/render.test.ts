@@ -1,11 +1,13 @@
+import { readFileSync } from "node:fs";
 import { expect, test } from "vitest";
 import type { Mac } from "../../../src/core/model/eni.ts";
 import { eniObjects, linkOfEni } from "../../../src/core/plumbing/eni-host.ts";
 import { nodeObjects } from "../../../src/core/plumbing/node-host.ts";
+import { packetFilter, printPacketFilter } from "../../../src/core/plumbing/packet-filter.ts";
 import { renderObject, renderSandbox } from "../../../src/core/plumbing/render.ts";
 import { routedPlumbing } from "../../../src/core/plumbing/routed.ts";
 import { cidr4 } from "../../../src/lib/ip.ts";
-import { allocation, eni0, eni1, limits, link, settings } from "./fixtures.ts";
+import { allocation, eni0, eni1, instance, limits, link, settings } from "./fixtures.ts";
 
 test("a secondary ENI gets its address, its table and two rules, and no connected route", () => {
   expect(eniObjects(eni1, "eth1", limits, 9001).map(renderObject)).toEqual([
@@ -75,4 +77,20 @@ test("a pod's plumbing is a pair in its ENI's group, a /32 behind 169.254.1.1, a
     ],
     host: [`route replace 10.0.1.20 dev ${hostName} scope link table 100 proto 98`],
   });
+});
+
+test("docs/data-paths.md shows the lines that we print", () => {
+  const page = readFileSync("docs/data-paths.md", "utf8");
+  const blocks = [...page.matchAll(/^```\n(.*?)\n```$/gms)].flatMap((match) => (match[1] ?? "").split("\n"));
+  const { pair, pod, host } = renderSandbox(routedPlumbing(allocation("c1", "10.0.1.20", 1), limits), "pod1");
+  const printed = [
+    ...[...nodeObjects(settings), ...eniObjects(eni1, "eth1", limits, 9001)].map(renderObject),
+    ...pod.filter((line) => !line.startsWith("link")),
+    ...pair,
+    ...host,
+    ...printPacketFilter(packetFilter(instance, "eth0", settings))
+      .trimEnd()
+      .split("\n"),
+  ];
+  expect(blocks).toEqual(printed);
 });
