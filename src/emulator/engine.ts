@@ -19,6 +19,7 @@ import {
   notEmulated,
   requestExpired,
   requestLimitExceeded,
+  unauthorized,
   unavailable,
   unknownParameter,
 } from "./failures.ts";
@@ -402,13 +403,18 @@ function checkNames(parameters: ReadonlyMap<string, string>, operation: Operatio
 }
 
 function failureOf(fault: CallFault & { kind: "error" }): Failure {
-  const usual = [internalError(), unavailable(), requestLimitExceeded()].find(
-    ({ code }) => code === fault.code,
-  );
-  const status = fault.code === "UnauthorizedOperation" ? 403 : 400;
+  const known = [
+    internalError(),
+    unavailable(),
+    requestLimitExceeded(),
+    unauthorized(),
+    authFailure(),
+    requestExpired(),
+  ];
+  const usual = known.find(({ code }) => code === fault.code);
   return {
     code: fault.code,
-    status: fault.status ?? usual?.status ?? status,
+    status: fault.status ?? usual?.status ?? 400,
     message: fault.message ?? usual?.message ?? "The emulator was told to refuse this call.",
   };
 }

@@ -32,8 +32,8 @@ export function createViews(
   const history: Dated[] = [];
   const imdsViews = new Map<string, ImdsView>();
 
-  function viewOf(instanceId: string): ImdsView {
-    const view = imdsViews.get(instanceId) ?? { shown: current(), waiting: [], frozenUntil: null };
+  function viewOf(instanceId: string, first: World): ImdsView {
+    const view = imdsViews.get(instanceId) ?? { shown: first, waiting: [], frozenUntil: null };
     imdsViews.set(instanceId, view);
     const now = ports.now();
     if (view.frozenUntil !== null && view.frozenUntil > now) return view;
@@ -50,8 +50,8 @@ export function createViews(
       // The newest world older than the horizon stays: it is what the longest lag sees.
       while (history.length > 1 && (history[1]?.at ?? at) <= at - HISTORY_MS) history.shift();
       for (const [instanceId, moved] of touchedInstances(before, now)) {
-        const known = imdsViews.has(instanceId);
-        const view = viewOf(instanceId);
+        const known = before.instances.has(instanceId);
+        const view = viewOf(instanceId, known ? before : now);
         // An instance's first metadata are there when it is.
         const lagMs = known ? ports.lagMs(moved ? "imds-attach" : "imds-change", instanceId) : 0;
         // In order: a later change is never seen before an earlier one.
@@ -70,9 +70,9 @@ export function createViews(
       const seenAt = ports.now() - lagMs;
       return history.findLast(({ at }) => at <= seenAt)?.world ?? history[0]?.world ?? current();
     },
-    imds: (instanceId) => viewOf(instanceId).shown,
+    imds: (instanceId) => viewOf(instanceId, current()).shown,
     freezeImds(instanceId, until) {
-      viewOf(instanceId).frozenUntil = until;
+      viewOf(instanceId, current()).frozenUntil = until;
     },
   };
 }

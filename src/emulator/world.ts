@@ -225,6 +225,23 @@ export function groupCreated(world: World, group: Omit<SecurityGroup, "serial">)
   return { ...world, groups: added(world.groups, { ...group, serial: world.serial }) };
 }
 
+/** An empty subnet goes. */
+export function subnetDeleted(world: World, subnetId: string): World {
+  for (const eni of world.enis.values()) assert(eni.subnetId !== subnetId, "a deleted subnet holds no ENI");
+  const subnets = new Map(world.subnets);
+  subnets.delete(subnetId);
+  return { ...world, subnets };
+}
+
+/** A group that no ENI has goes. */
+export function groupDeleted(world: World, groupId: string): World {
+  for (const eni of world.enis.values())
+    assert(!eni.groupIds.includes(groupId), "a deleted group is on no ENI");
+  const groups = new Map(world.groups);
+  groups.delete(groupId);
+  return { ...world, groups };
+}
+
 export function reservationsChanged(
   world: World,
   subnetId: string,

@@ -398,6 +398,20 @@ const rows: readonly Row[] = [
     code: "UnsupportedOperation",
     message: /m4\.large/,
   },
+  {
+    when: "a subnet with an ENI is deleted",
+    action: "DeleteSubnet",
+    parameters: ({ subnetId }) => ({ SubnetId: subnetId }),
+    code: "DependencyViolation",
+    message: /^The subnet 'subnet-[0-9a-f]{17}' has dependencies and cannot be deleted\.$/,
+  },
+  {
+    when: "a group on an ENI is deleted",
+    action: "DeleteSecurityGroup",
+    parameters: ({ groupId }) => ({ GroupId: groupId }),
+    code: "DependencyViolation",
+    message: /^resource sg-[0-9a-f]{17} has a dependent object$/,
+  },
   // ---- other parameters ----
   {
     when: "a description has a letter that EC2 does not take",

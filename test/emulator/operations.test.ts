@@ -1,5 +1,5 @@
 /** What calls answer when they succeed, filters, pages and idempotency tokens. */
-import fc from "fast-check";
+import * as fc from "fast-check";
 import { expect, test } from "vitest";
 import { instanceTypes } from "../../src/emulator/instance-types.ts";
 import { checkWorld } from "../../src/emulator/invariants.ts";
@@ -129,8 +129,13 @@ test("an instance is launched with the addresses and prefixes that the call asks
   const { emulator, subnetId } = oneNode({ cidr: "10.0.0.0/20" });
   const run = (extra: Record<string, string | number>) =>
     call(emulator, "RunInstances", {
-      ...{ ImageId: "ami-1", InstanceType: "m5.xlarge", MinCount: 1, MaxCount: 1 },
-      ...{ "NetworkInterface.1.DeviceIndex": 0, "NetworkInterface.1.SubnetId": subnetId, ...extra },
+      ImageId: "ami-1",
+      InstanceType: "m5.xlarge",
+      MinCount: 1,
+      MaxCount: 1,
+      "NetworkInterface.1.DeviceIndex": 0,
+      "NetworkInterface.1.SubnetId": subnetId,
+      ...extra,
     });
   const secondaries = await run({ "NetworkInterface.1.SecondaryPrivateIpAddressCount": 14 });
   expect(texts(secondaries.body, "primary")).toEqual(["true", ...Array.from({ length: 14 }, () => "false")]);
@@ -171,8 +176,10 @@ test("the same client token and arguments give the same ENI; other arguments are
 test("filters know wildcards, tags and attachments, and all of them must match", async () => {
   const world = oneNode();
   const tagged = await createEni(world, {
-    ...{ Description: "aws-K8S-i-1", "TagSpecification.1.ResourceType": "network-interface" },
-    ...{ "TagSpecification.1.Tag.1.Key": "owner", "TagSpecification.1.Tag.1.Value": "berth*" },
+    Description: "aws-K8S-i-1",
+    "TagSpecification.1.ResourceType": "network-interface",
+    "TagSpecification.1.Tag.1.Key": "owner",
+    "TagSpecification.1.Tag.1.Value": "berth*",
   });
   const other = await createEni(world, { Description: "something" });
   const { eniId: attached } = await attachEni(world, 1);

@@ -1,5 +1,5 @@
 /** Addresses of a subnet: what is handed out, and when a prefix still fits. */
-import fc from "fast-check";
+import * as fc from "fast-check";
 import { expect, test } from "vitest";
 import {
   chooseIps,

@@ -2,15 +2,23 @@
 import { cidr4Contains, cidr4Overlap, parseCidr4, printCidr4 } from "../../lib/ip.ts";
 import { err, ok } from "../../lib/result.ts";
 import type { XmlObject } from "../ec2-xml.ts";
-import { invalidValue, invalidValueText, notFound } from "../failures.ts";
+import {
+  groupHasDependencies,
+  invalidValue,
+  invalidValueText,
+  notFound,
+  subnetHasDependencies,
+} from "../failures.ts";
 import { filtered, page } from "../filters.ts";
 import { list, required } from "../parameters.ts";
 import {
   type CidrReservation,
   newId,
+  groupDeleted,
   reservationsChanged,
   type SecurityGroup,
   type Subnet,
+  subnetDeleted,
   type Vpc,
   type World,
 } from "../world.ts";
@@ -106,6 +114,37 @@ export const describeSecurityGroups: Operation = {
       tagSet: tagSet(group.tags),
     }));
     return read(call, { securityGroupInfo, nextToken: paged.value.nextToken });
+  },
+};
+
+export const deleteSubnet: Operation = {
+  effect: "write",
+  parameters: ["SubnetId"],
+  notEmulated: [],
+  run(call) {
+    const id = required(call.parameters, "SubnetId");
+    if (!id.ok) return id;
+    const subnet = find(call.world.subnets, "subnet", id.value);
+    if (!subnet.ok) return subnet;
+    const used = [...call.world.enis.values()].some(({ subnetId }) => subnetId === id.value);
+    return used
+      ? err(subnetHasDependencies(id.value))
+      : changed(subnetDeleted(call.world, id.value), { return: true });
+  },
+};
+
+export const deleteSecurityGroup: Operation = {
+  effect: "write",
+  parameters: ["GroupId"],
+  notEmulated: ["GroupName"],
+  run(call) {
+    const id = required(call.parameters, "GroupId");
+    if (!id.ok) return id;
+    const group = find(call.world.groups, "sg", id.value);
+    if (!group.ok) return group;
+    const used = [...call.world.enis.values()].some(({ groupIds }) => groupIds.includes(id.value));
+    const answer = { return: true, groupId: id.value };
+    return used ? err(groupHasDependencies(id.value)) : changed(groupDeleted(call.world, id.value), answer);
   },
 };
 

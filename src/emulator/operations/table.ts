@@ -11,6 +11,8 @@ import {
 } from "./interfaces.ts";
 import {
   createSubnetCidrReservation,
+  deleteSecurityGroup,
+  deleteSubnet,
   deleteSubnetCidrReservation,
   describeAvailabilityZones,
   describeRouteTables,
@@ -29,6 +31,8 @@ export const OPERATIONS: ReadonlyMap<string, Operation> = new Map([
   ["CreateSubnetCidrReservation", createSubnetCidrReservation],
   ["CreateTags", createTags],
   ["DeleteNetworkInterface", deleteNetworkInterface],
+  ["DeleteSecurityGroup", deleteSecurityGroup],
+  ["DeleteSubnet", deleteSubnet],
   ["DeleteSubnetCidrReservation", deleteSubnetCidrReservation],
   ["DeleteTags", deleteTags],
   ["DescribeAvailabilityZones", describeAvailabilityZones],
