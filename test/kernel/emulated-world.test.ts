@@ -41,6 +41,7 @@ test("an attached ENI appears in its instance's namespace, receives what is assi
     SecondaryPrivateIpAddressCount: 1,
   });
   const [eniId = ""] = texts(created.body, "networkInterfaceId");
+  const [own = ""] = texts(created.body, "privateIpAddress");
   const [mac] = texts(created.body, "macAddress");
   const slot = { NetworkInterfaceId: eniId, InstanceId: one.instanceId, DeviceIndex: 1 };
   const [attachmentId = ""] = texts(
@@ -56,7 +57,12 @@ test("an attached ENI appears in its instance's namespace, receives what is assi
   });
   const [prefix = ""] = texts(assigned.body, "ipv4Prefix");
   const inside = prefix.replace(/\d+\/28$/, (end) => String(Number.parseInt(end, 10) + 7));
-  ip("wn1", ["link set eth1 up", `address add ${inside}/32 dev lo`]);
+  // A link without any address takes nothing in, loose as its rp_filter may be.
+  ip("wn1", [
+    "link set eth1 up",
+    `address add ${own}/24 dev eth1 noprefixroute`,
+    `address add ${inside}/32 dev lo`,
+  ]);
   output("wn1", ["sh", "-c", "echo 2 >/proc/sys/net/ipv4/conf/all/rp_filter"]);
   await fabric.settled();
   expect(pings("wn2", inside)).toBe(false); // It arrives; the answer (first, its ARP) leaves by the primary ENI, which must not use that address.

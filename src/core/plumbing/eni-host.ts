@@ -27,7 +27,7 @@ export function gatewayOf(eni: Pick<Eni, "subnetCidr">): Ipv4 {
  * The objects of one ENI whose link is called `link`, in the order they can be made.
  *
  * The address is `noprefixroute`: the connected route would draw the node's own traffic to the subnet away from the primary ENI, and
- * comes back with each link-up. Table T knows the gateway only, so neighbours of the subnet are never asked for by ARP.
+ * comes back with each link-up. Without any address the link would take nothing in, however loose rp_filter is. Table T knows the gateway only, so neighbours of the subnet are never asked for by ARP.
  * The ENI must have a number (`eniNumber`), that is a slot that its instance type has.
  */
 export function eniObjects(
