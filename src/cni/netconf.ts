@@ -146,9 +146,10 @@ const prevResultSchema = v.looseObject({
 
 const attachmentSchema = v.looseObject({ containerID: v.string(), ifname: v.string() });
 
+const identitySchema = v.looseObject({ name: v.string(), cniVersion: v.picklist(SPEC_VERSIONS) });
+
 const configSchema = v.looseObject({
-  name: v.string(),
-  cniVersion: v.picklist(SPEC_VERSIONS),
+  ...identitySchema.entries,
   runtimeConfig: v.nullish(capabilitiesSchema),
   prevResult: v.nullish(prevResultSchema),
   dns: v.nullish(jsonObject),
@@ -162,16 +163,10 @@ const IDENTIFIER = /^[a-zA-Z0-9][a-zA-Z0-9_.-]*$/;
 
 /** `stdin` as text. What is wrong comes back as the CNI error to answer, with the key's path in its details. */
 export function parseNetworkConfig(stdin: string): Result<NetworkConfig, CniError> {
-  const json = parseJson(stdin);
-  if (!json.ok) return json;
-  const parsed = v.safeParse(configSchema, json.value, { abortEarly: true });
-  if (!parsed.success) return err(refusalOf(parsed.issues[0]));
-  const { name, cniVersion, runtimeConfig, prevResult, dns, ...rest } = parsed.output;
-  if (!IDENTIFIER.test(name))
-    return err(
-      invalid("the network's name is invalid: letters and digits, after the first also _ . and -", name),
-    );
-  const alive = rest["cni.dev/valid-attachments"] ?? rest["cni.dev/attachments"] ?? [];
+  const parsed = parseAs(configSchema, stdin);
+  if (!parsed.ok) return parsed;
+  const { name, cniVersion, runtimeConfig, prevResult, dns } = parsed.value;
+  const alive = parsed.value["cni.dev/valid-attachments"] ?? parsed.value["cni.dev/attachments"] ?? [];
   return ok({
     name,
     cniVersion,
@@ -179,8 +174,37 @@ export function parseNetworkConfig(stdin: string): Result<NetworkConfig, CniErro
     prevResult: prevResult ?? null,
     dns: dns ?? null,
     alive: alive.map(({ containerID, ifname }) => ({ containerId: containerID, ifName: ifname })),
-    all: parsed.output,
+    all: parsed.value,
   });
+}
+
+/** For DEL: name and version alone. A damaged previous result or a capability that we would refuse must never keep a pod from going. */
+export function parseNetworkIdentity(stdin: string): Result<NetworkConfig, CniError> {
+  const parsed = parseAs(identitySchema, stdin);
+  if (!parsed.ok) return parsed;
+  const { name, cniVersion } = parsed.value;
+  return ok({
+    name,
+    cniVersion,
+    capabilities: NO_CAPABILITIES,
+    prevResult: null,
+    dns: null,
+    alive: [],
+    all: parsed.value,
+  });
+}
+
+function parseAs<Schema extends typeof configSchema | typeof identitySchema>(
+  schema: Schema,
+  stdin: string,
+): Result<v.InferOutput<Schema>, CniError> {
+  const json = parseJson(stdin);
+  if (!json.ok) return json;
+  const parsed = v.safeParse(schema, json.value, { abortEarly: true });
+  if (!parsed.success) return err(refusalOf(parsed.issues[0]));
+  if (IDENTIFIER.test(parsed.output.name)) return ok(parsed.output);
+  const message = "the network's name is invalid: letters and digits, after the first also _ . and -";
+  return err(invalid(message, parsed.output.name));
 }
 
 function parseJson(stdin: string): Result<unknown, CniError> {

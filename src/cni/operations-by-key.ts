@@ -40,10 +40,11 @@ export class OperationsByKey {
     this.#firstArrivals.set(call.id, arrival);
     if (arrival < (this.#tombstones.get(call.key) ?? 0)) call.stop.abort("deleted" satisfies StopReason);
     const lane = this.#enter(call.key);
+    const { settling } = lane; // Of the DELs before this ADD. One that comes later waits for this ADD, not the other way round.
     lane.adds.add(call);
     try {
       return await this.#inTurn(lane, async () => {
-        await lane.settling;
+        await settling;
         return call.stop.signal.aborted ? null : await run();
       });
     } finally {
