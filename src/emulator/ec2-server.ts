@@ -5,9 +5,11 @@ import { printAnswer, printFailure } from "./ec2-xml.ts";
 import type { CallReply, Caller, Engine } from "./engine.ts";
 
 const BODY_BYTES_MAX = 1 << 20;
+/** Longer than any client idles: a connection that we close while a call is on its way would look like a lost answer. */
+export const KEEP_ALIVE_MS = 120_000;
 
 export function createEc2Server(engine: Engine): Server {
-  return createServer((request, response) => {
+  return createServer({ keepAliveTimeout: KEEP_ALIVE_MS }, (request, response) => {
     serve(engine, request, response).catch((cause: unknown) => {
       // A broken promise inside the emulator must be seen by whoever drives it, not be taken for an EC2 answer.
       response.writeHead(500, { "Content-Type": "text/plain" }).end(`emulator failed: ${String(cause)}\n`);

@@ -42,8 +42,8 @@ export type Emulator = Omit<Engine, "close"> & {
 
 export function createEmulator(options: EmulatorOptions = {}): Emulator {
   const { profile: name = "instant", timings = {}, buckets, quotas, imds, clock: given, ...rest } = options;
-  const own = given === undefined ? createRealClock() : null;
-  const clock = given ?? own ?? createRealClock();
+  const real = createRealClock();
+  const clock = given ?? real;
   const base: Profile = PROFILES[name];
   const { call = base.call, ...named } = timings;
   const profile: Profile = {
@@ -104,7 +104,7 @@ export function createEmulator(options: EmulatorOptions = {}): Emulator {
     },
     async close() {
       engine.close();
-      own?.close();
+      real.close();
       await Promise.all([...open].map((listening) => listening.close()));
     },
   };

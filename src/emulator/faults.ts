@@ -66,12 +66,34 @@ export type FaultScript = {
 
 export const NO_FAULTS: FaultScript = { calls: [], processes: [] };
 
+// A record first, so that the compiler asks for a new kind.
+const BEFALLS: Readonly<Record<Fault["kind"], "call" | "process" | "world">> = {
+  throttle: "call",
+  error: "call",
+  hang: "call",
+  "lost-answer": "call",
+  slow: "call",
+  "slow-link": "process",
+  "stuck-detaching": "process",
+  "stale-imds": "world",
+  "foreign-eni": "world",
+  "fill-subnet": "world",
+  "fragment-subnet": "world",
+  "empty-subnet": "world",
+  "terminate-instance": "world",
+};
+
+/** Every kind of fault, and what it befalls. */
+export const FAULT_KINDS: ReadonlyMap<string, "call" | "process" | "world"> = new Map(
+  Object.entries(BEFALLS),
+);
+
 export function isCallFault(fault: Fault): fault is CallFault {
-  return ["throttle", "error", "hang", "lost-answer", "slow"].includes(fault.kind);
+  return BEFALLS[fault.kind] === "call";
 }
 
 export function isProcessFault(fault: Fault): fault is ProcessFault {
-  return fault.kind === "slow-link" || fault.kind === "stuck-detaching";
+  return BEFALLS[fault.kind] === "process";
 }
 
 export function faultAdded(script: FaultScript, fault: CallFault | ProcessFault): FaultScript {

@@ -1,5 +1,6 @@
 /** An instance's metadata service over HTTP. Header and body go out in one write: two would cost 40 ms of delayed acknowledgement. */
 import { createServer, type IncomingMessage, type RequestListener, type Server } from "node:http";
+import { KEEP_ALIVE_MS } from "./ec2-server.ts";
 import type { Engine } from "./engine.ts";
 
 /** Says for which instance a request is: always the same one, or by the address it comes from. Null: nobody's, so 404. */
@@ -29,5 +30,5 @@ export function createImdsListener(engine: Pick<Engine, "imds">, instanceOf: Ins
 }
 
 export function createImdsServer(engine: Pick<Engine, "imds">, instanceOf: InstanceOf): Server {
-  return createServer(createImdsListener(engine, instanceOf));
+  return createServer({ keepAliveTimeout: KEEP_ALIVE_MS }, createImdsListener(engine, instanceOf));
 }

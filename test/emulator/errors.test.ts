@@ -412,6 +412,17 @@ const rows: readonly Row[] = [
     code: "DependencyViolation",
     message: /^resource sg-[0-9a-f]{17} has a dependent object$/,
   },
+  {
+    when: "two CIDR reservations of a subnet overlap",
+    action: "CreateSubnetCidrReservation",
+    arrange: async ({ emulator, subnetId }) => {
+      const reserve = { SubnetId: subnetId, Cidr: "10.0.0.64/26", ReservationType: "prefix" };
+      await call(emulator, "CreateSubnetCidrReservation", reserve);
+      return { ...reserve, Cidr: "10.0.0.96/28" };
+    },
+    code: "InvalidParameterValue",
+    message: /overlaps/,
+  },
   // ---- other parameters ----
   {
     when: "a description has a letter that EC2 does not take",

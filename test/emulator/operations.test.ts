@@ -143,6 +143,21 @@ test("an instance is launched with the addresses and prefixes that the call asks
   expect(texts(prefixes.body, "ipv4Prefix")).toHaveLength(3);
 });
 
+test("a launch gives as many instances as there is room for, between the least and the most", async () => {
+  const { emulator, subnetId } = oneNode();
+  emulator.fault({ kind: "fill-subnet", subnetId, leaveFree: 3 });
+  const run = (least: number) =>
+    call(emulator, "RunInstances", {
+      ImageId: "ami-1",
+      InstanceType: "m5.large",
+      SubnetId: subnetId,
+      MinCount: least,
+      MaxCount: 5,
+    });
+  expect((await run(4)).code).toBe("InsufficientFreeAddressesInSubnet");
+  expect(new Set(texts((await run(2)).body, "instanceId")).size).toBe(3);
+});
+
 test("an ENI on a second network card is attached beside device 0, and each card has its own limit", async () => {
   const world = oneNode({ type: "c8gn.48xlarge" });
   const attach = async (card: number, device: number) =>
@@ -199,6 +214,7 @@ test("filters know wildcards, tags and attachments, and all of them must match",
   expect(await find([["description", "some?hing"]])).toEqual([other]);
   expect(await find([["tag:owner", "berth\\*"]])).toEqual([tagged]);
   expect(await find([["tag:owner", "berthX"]])).toEqual([]);
+  expect(await find([["tag:owner", "bert\\*"]])).toEqual([]); // The star is a letter here.
   expect(await find([["tag-key", "owner"]])).toEqual([tagged]);
   expect(await find([["status", "available"]])).toEqual([tagged, other]);
   expect(

@@ -13,6 +13,7 @@ import {
   DescribeAvailabilityZonesCommand,
   DescribeInstancesCommand,
   DescribeInstanceTypesCommand,
+  DescribeNetworkInterfaceAttributeCommand,
   DescribeNetworkInterfacesCommand,
   DescribeRouteTablesCommand,
   DescribeSecurityGroupsCommand,
@@ -211,6 +212,17 @@ test("the SDK walks an ENI's whole life", async () => {
     new AssignPrivateIpAddressesCommand({ NetworkInterfaceId, Ipv4PrefixCount: 1 }),
   );
   expect(prefixed.AssignedIpv4Prefixes?.[0]?.Ipv4Prefix).toMatch(/\/28$/);
+  const attributeOf = (Attribute: "description" | "sourceDestCheck" | "groupSet" | "attachment") =>
+    ec2.send(new DescribeNetworkInterfaceAttributeCommand({ NetworkInterfaceId, Attribute }));
+  expect(await attributeOf("description")).toMatchObject({
+    NetworkInterfaceId,
+    Description: { Value: "renamed" },
+  });
+  expect(await attributeOf("sourceDestCheck")).toMatchObject({ SourceDestCheck: { Value: false } });
+  expect(await attributeOf("groupSet")).toMatchObject({ Groups: [{ GroupId: groupId }] });
+  expect(await attributeOf("attachment")).toMatchObject({
+    Attachment: { AttachmentId, DeleteOnTermination: true },
+  });
   const { NetworkInterfaces } = await ec2.send(
     new DescribeNetworkInterfacesCommand({
       Filters: [{ Name: "attachment.attachment-id", Values: [AttachmentId] }],

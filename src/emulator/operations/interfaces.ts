@@ -177,6 +177,35 @@ export const describeNetworkInterfaces: Operation = {
   },
 };
 
+/** One attribute a call, as EC2 asks for it. */
+export const describeNetworkInterfaceAttribute: Operation = {
+  effect: "read",
+  parameters: ["NetworkInterfaceId", "Attribute"],
+  notEmulated: [],
+  run(call) {
+    const id = required(call.parameters, "NetworkInterfaceId");
+    if (!id.ok) return id;
+    const attribute = required(call.parameters, "Attribute");
+    if (!attribute.ok) return attribute;
+    const eni = find(call.world.enis, "eni", id.value);
+    if (!eni.ok) return eni;
+    const { description, sourceDestCheck, groupSet, attachment } = describeEni(call.world, eni.value);
+    const networkInterfaceId = eni.value.id;
+    switch (attribute.value) {
+      case "description":
+        return read(call, { networkInterfaceId, description: { value: description } });
+      case "sourceDestCheck":
+        return read(call, { networkInterfaceId, sourceDestCheck: { value: sourceDestCheck } });
+      case "groupSet":
+        return read(call, { networkInterfaceId, groupSet });
+      case "attachment":
+        return read(call, { networkInterfaceId, attachment });
+      default:
+        return err(invalidValue(attribute.value, "attribute"));
+    }
+  },
+};
+
 const MODIFIABLE = ["Description", "SourceDestCheck", "SecurityGroupId", "Attachment"] as const;
 
 /** One attribute a call. */

@@ -6,6 +6,7 @@ import { describeInstances, runInstances, terminateInstances } from "./instances
 import {
   createNetworkInterface,
   deleteNetworkInterface,
+  describeNetworkInterfaceAttribute,
   describeNetworkInterfaces,
   modifyNetworkInterfaceAttribute,
 } from "./interfaces.ts";
@@ -38,6 +39,7 @@ export const OPERATIONS: ReadonlyMap<string, Operation> = new Map([
   ["DescribeAvailabilityZones", describeAvailabilityZones],
   ["DescribeInstanceTypes", describeInstanceTypes],
   ["DescribeInstances", describeInstances],
+  ["DescribeNetworkInterfaceAttribute", describeNetworkInterfaceAttribute],
   ["DescribeNetworkInterfaces", describeNetworkInterfaces],
   ["DescribeRouteTables", describeRouteTables],
   ["DescribeSecurityGroups", describeSecurityGroups],
