@@ -8,8 +8,11 @@ import type { PoolSettings } from "../../../src/core/pool/targets.ts";
 import type { NodeState, Obstacle } from "../../../src/core/state/node-state.ts";
 import { takeCensus } from "../../../src/core/state/census.ts";
 import {
+  addressesAssigned,
+  addressReleased,
   callInDoubt,
   eniAttached,
+  eniLinkLost,
   eniReady,
   foreignEnisSeen,
   looseEniFound,
@@ -19,6 +22,7 @@ import { after, HOUR_MS, instant, SECOND_MS, wallTime, type Instant } from "../.
 import {
   bootedNode,
   eniAt,
+  freshAddresses,
   GROUP,
   M5_4XLARGE,
   M5_LARGE,
@@ -99,6 +103,14 @@ describe("growing", () => {
     expect(burst.hold).toMatchObject({ reason: "link-awaited", retryAt: after(NOW, settings.linkWaitMs) });
   });
 
+  test("pods that an awaited link will serve are told of it, whatever keeps the spare from growing", () => {
+    const state = { ...settled(T3_MEDIUM, { warmIpTarget: 5 }), waiting: 7 };
+    const waiting = settle(state, settingsOf({ warmIpTarget: 5, maxEni: 2 }), NOW, { links: "awaited" });
+    expect(waiting.actions.map(printAction)).toEqual(["attach-eni 0/1 subnet-a addresses 5"]);
+    expect(waiting.hold.reason).toBe("link-awaited");
+    expect(planned({ ...waiting.state, waiting: 11 }, { warmIpTarget: 5, maxEni: 2 })).toBe("hold eni-limit");
+  });
+
   test("an ENI whose link does not come is no longer counted on", () => {
     const settings = settingsOf({ warmIpTarget: 5 });
     const state = { ...settled(T3_MEDIUM, { warmIpTarget: 5 }), waiting: 3 };
@@ -159,6 +171,45 @@ describe("growing", () => {
     expect(planned({ ...settled(limits, {}), waiting: 9 }, { allNetworkCards: true })).toBe(
       "attach-eni 1/1 subnet-a addresses 4",
     );
+  });
+});
+
+describe("which ENI grows", () => {
+  const slot = (deviceIndex: number): { networkCard: number; deviceIndex: number } => ({
+    networkCard: 0,
+    deviceIndex,
+  });
+  const withEni = (state: NodeState, deviceIndex: number, count: number): NodeState => {
+    const eni = eniAt(state, slot(deviceIndex), SUBNET_A, instant(0));
+    const attached = eniReady(eniAttached(state, eni), eni.id);
+    return addressesAssigned(attached, eni.id, freshAddresses(attached, SUBNET_A, count));
+  };
+  const zero = "eni-0" as EniId;
+  const four = (state: NodeState): NodeState =>
+    addressesAssigned(state, zero, freshAddresses(state, SUBNET_A, 4));
+  const settings = { warmIpTarget: 3 } as const;
+
+  test("the primary one before others, since it stays in any case", () => {
+    const state = withEni(four(bootedNode(T3_MEDIUM)), 1, 4);
+    const moved = podsStart(
+      { ...state, enis: new Map([...state.enis].filter(([id]) => id !== zero)) },
+      settingsOf({}),
+      NOW,
+      4,
+    );
+    const busy = { ...moved, enis: new Map([...state.enis, ...moved.enis]) };
+    expect(planned({ ...busy, waiting: 2 }, settings)).toBe("assign-addresses eni-0 1");
+  });
+
+  test("of the others the one with most pods, so that the emptiest can go", () => {
+    const state = podsStart(withEni(bootedNode(T3_MEDIUM), 2, 2), settingsOf({}), NOW, 2);
+    const withBoth = withEni(state, 1, 1);
+    expect(planned(withBoth, { ...settings, podsOnPrimary: false })).toBe("assign-addresses eni-2 2");
+  });
+
+  test("one that has its link before one that waits for it", () => {
+    const state = eniLinkLost(withEni(four(bootedNode(T3_MEDIUM)), 1, 1), zero, NOW);
+    expect(planned(state, { warmIpTarget: 6 })).toBe("assign-addresses eni-1 1");
   });
 });
 
@@ -345,6 +396,46 @@ describe("shrinking", () => {
       "unassign-addresses eni-2 1",
     ]);
     expect(takeCensus(cooled.state, cooled.now)).toMatchObject({ allocated: 2, warm: 2 });
+  });
+
+  test("addresses that rest keep their successors' addresses ready: nothing goes back before they have rested", () => {
+    const settings = settingsOf({ warmIpTarget: 2 });
+    const busy = podsStart(settled(M5_LARGE, { warmIpTarget: 8 }), settings, NOW, 3);
+    const ended = podsEnd(busy, settings, NOW, 3); // 5 warm, 3 resting.
+    expect(planPool(ended, settings, NOW)).toMatchObject({
+      reason: "on-target",
+      retryAt: after(NOW, 30_000),
+    });
+    expect(planned(ended, { warmIpTarget: 2 }, after(NOW, 30_000))).toBe("unassign-addresses eni-0 6");
+  });
+
+  test("the address released last goes back first: what has rested longest is kept", () => {
+    const settings = settingsOf({ warmIpTarget: 2 });
+    let state = podsStart(settled(M5_LARGE, { warmIpTarget: 3 }), settings, NOW, 3);
+    const ips = [...state.allocations.values()].map((each) => each.ip);
+    for (const [turn, id] of [...state.allocations.keys()].entries()) {
+      state = addressReleased(state, id, after(NOW, [5, 9, 1][turn] ?? 0));
+    }
+    const plan = planPool(state, settings, after(NOW, 10));
+    expect(plan).toMatchObject({ action: { kind: "unassign-addresses", ips: [ips[1]] } });
+  });
+
+  test("single addresses are not taken off an ENI that will soon go as a whole", () => {
+    const state = settled(T3_MEDIUM, { warmIpTarget: 7 });
+    const old = after(NOW, 60_000);
+    expect(planPool(state, settingsOf({ warmIpTarget: 2 }), NOW)).toMatchObject({ kind: "hold", retryAt: old });
+    expect(settle(state, settingsOf({ warmIpTarget: 2 }), old).actions.map(printAction)).toEqual([
+      "detach-eni eni-1",
+      "unassign-addresses eni-0 3",
+    ]);
+  });
+
+  test("an ENI that lost its link is not taken off while its link may come back", () => {
+    const state = settled(M5_LARGE, { warmEniTarget: 2 });
+    const later = after(NOW, HOUR_MS);
+    const lost = eniLinkLost(state, "eni-1" as EniId, later);
+    expect(planned(lost, {}, later)).toBe("hold on-target");
+    expect(planned(lost, {}, after(later, 30_000))).toBe("detach-eni eni-1");
   });
 
   test("an ENI is detached only when it is old enough, and the plan says when", () => {

@@ -67,3 +67,26 @@ test("what is short, once it has come, leaves nothing short", () => {
     }
   }
 });
+
+test("the sums, by example", () => {
+  const rule: Rule = {
+    unit: "address",
+    warm: 5,
+    minimum: 0,
+    warmPrefixes: 0,
+    wholeEnis: false,
+    addressCountMax: Infinity,
+    source: "test",
+  };
+  const stock: Stock = { free: 4, otherFree: 0, allocated: 10, cooling: 2, freePrefixes: 0 };
+  const short = (changes: Partial<Rule>, held: Partial<Stock>, waiting: number): number =>
+    shortageOf({ ...rule, ...changes }, { ...stock, ...held }, waiting).addresses;
+  expect(short({}, {}, 0)).toBe(1);
+  expect(short({}, {}, 3)).toBe(4);
+  expect(short({}, { otherFree: 2 }, 3)).toBe(2); // Another mode's addresses serve those who wait…
+  expect(short({}, { otherFree: 9 }, 0)).toBe(1); // …but no target.
+  expect(short({ warm: 0, minimum: 20 }, {}, 0)).toBe(4); // 10 allocated, 2 resting and 4 free are held.
+  expect(short({ warm: 0, minimum: 20 }, { otherFree: 9 }, 6)).toBe(4);
+  expect(short({ addressCountMax: 14 }, {}, 3)).toBe(0); // Resting addresses do not count against max pods.
+  expect(short({ addressCountMax: 16 }, {}, 3)).toBe(2);
+});
