@@ -178,10 +178,10 @@ export function createEngine(options: EngineOptions): Engine {
   }
 
   function linkRises(eniId: string, attachmentId: string, instanceId: string, settled: boolean): void {
-    const slow = processFault("slow-link", instanceId);
     // An ENI that an instance is launched with is there when the instance is.
-    const waitMs = settled ? 0 : (slow?.forMs ?? drawFor("link-up", instanceId));
-    schedule(waitMs, () => {
+    const linkUpMs = (): number =>
+      processFault("slow-link", instanceId)?.forMs ?? drawFor("link-up", instanceId);
+    schedule(settled ? 0 : linkUpMs(), () => {
       const eni = world.enis.get(eniId);
       if (eni?.attachment?.id !== attachmentId) return;
       linksUp.set(eniId, attachmentId);

@@ -1,7 +1,7 @@
 /** Who sees which world: describes lag behind writes, IMDS lags in its own way, and may be frozen. Committed state is the engine's. */
 import { after, type Instant, instant } from "../lib/time.ts";
 import type { Process } from "./timings.ts";
-import type { World } from "./world.ts";
+import { attachmentsOf, type World } from "./world.ts";
 
 export type Views = {
   /** To be told of each commit. */
@@ -33,7 +33,11 @@ export function createViews(
   const imdsViews = new Map<string, ImdsView>();
 
   function viewOf(instanceId: string, first: World): ImdsView {
-    const view = imdsViews.get(instanceId) ?? { shown: first, waiting: [], frozenUntil: null };
+    const view = imdsViews.get(instanceId) ?? {
+      shown: sliceFor(first, instanceId),
+      waiting: [],
+      frozenUntil: null,
+    };
     imdsViews.set(instanceId, view);
     const now = ports.now();
     if (view.frozenUntil !== null && view.frozenUntil > now) return view;
@@ -56,13 +60,14 @@ export function createViews(
         const lagMs = known ? ports.lagMs(moved ? "imds-attach" : "imds-change", instanceId) : 0;
         // In order: a later change is never seen before an earlier one.
         const visibleAt = Math.max(after(at, lagMs), view.waiting.at(-1)?.at ?? 0) as Instant; // The greater of two instants.
-        view.waiting.push({ at: visibleAt, world: now });
+        view.waiting.push({ at: visibleAt, world: sliceFor(now, instanceId) });
       }
     },
     seeded(now) {
       history.length = 0;
       history.push({ at: instant(Number.NEGATIVE_INFINITY), world: now });
-      for (const view of imdsViews.values()) Object.assign(view, { shown: now, waiting: [] });
+      for (const [instanceId, view] of imdsViews)
+        Object.assign(view, { shown: sliceFor(now, instanceId), waiting: [] });
     },
     describe(node) {
       const lagMs = Math.min(ports.lagMs("describe-lag", node), HISTORY_MS);
@@ -74,6 +79,17 @@ export function createViews(
     freezeImds(instanceId, until) {
       viewOf(instanceId, current()).frozenUntil = until;
     },
+  };
+}
+
+/** The world as far as one instance's metadata tell of it: keeping whole old worlds for each instance costs 300 KB an instance. */
+function sliceFor(world: World, instanceId: string): World {
+  const instance = world.instances.get(instanceId);
+  return {
+    ...world,
+    instances: new Map(instance === undefined ? [] : [[instanceId, instance]]),
+    enis: new Map(attachmentsOf(world, instanceId).map((eni) => [eni.id, eni])),
+    remembered: new Map(),
   };
 }
 
