@@ -71,25 +71,32 @@ export function eventsBetween(before: World, now: World): readonly (EmulatorEven
     const { id: attachmentId, instanceId } = old.attachment;
     events.push({ kind: "link-down", eniId: old.id, attachmentId, instanceId, mac: old.mac });
   }
+  const losses: EmulatorEvent[] = [];
+  const gains: (EmulatorEvent | AttachmentBegan)[] = [];
   for (const eni of now.enis.values()) {
     const old = before.enis.get(eni.id);
     if (old === eni) continue;
     const { attachment } = eni;
     if (old !== undefined && (old.secondaries !== eni.secondaries || old.prefixes !== eni.prefixes)) {
-      events.push({
+      const loses =
+        old.secondaries.some((ip) => !eni.secondaries.includes(ip)) ||
+        old.prefixes.some((prefix) => !eni.prefixes.includes(prefix));
+      const instanceId = attachment?.instanceId ?? null;
+      // An address that moves is taken away before it is given, so that a fabric never has it twice.
+      (loses ? losses : gains).push({
         kind: "addresses",
         eniId: eni.id,
         mac: eni.mac,
-        instanceId: attachment?.instanceId ?? null,
+        instanceId,
         ...eniAddresses(eni),
       });
     }
     if (old !== undefined && old.sourceDestCheck !== eni.sourceDestCheck) {
-      events.push({ kind: "source-dest-check", eniId: eni.id, enabled: eni.sourceDestCheck });
+      gains.push({ kind: "source-dest-check", eniId: eni.id, enabled: eni.sourceDestCheck });
     }
     if (attachment === null || old?.attachment?.id === attachment.id) continue;
     const { id: attachmentId, instanceId, status } = attachment;
-    events.push({
+    gains.push({
       kind: "attachment-began",
       eniId: eni.id,
       attachmentId,
@@ -97,7 +104,7 @@ export function eventsBetween(before: World, now: World): readonly (EmulatorEven
       settled: status === "attached",
     });
   }
-  return events;
+  return [...events, ...losses, ...gains];
 }
 
 export function linkUpEvent(world: World, eni: Eni, attachment: Attachment): LinkUp {

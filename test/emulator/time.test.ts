@@ -93,6 +93,22 @@ test("addresses and their loss are told to the fabric", async () => {
   ]);
 });
 
+test("an address that moves is taken from the one ENI before the other has it", async () => {
+  const world = oneNode();
+  const { eniId } = await attachEni(world, 1, { "PrivateIpAddresses.1.PrivateIpAddress": "10.0.0.99" });
+  const events: EmulatorEvent[] = [];
+  world.emulator.onChange((event) => void events.push(event));
+  await call(world.emulator, "AssignPrivateIpAddresses", {
+    NetworkInterfaceId: world.eniId,
+    "PrivateIpAddress.1": "10.0.0.99",
+    AllowReassignment: true,
+  });
+  expect(events).toMatchObject([
+    { kind: "addresses", eniId },
+    { kind: "addresses", eniId: world.eniId, ips: [world.primary, "10.0.0.99"] },
+  ]);
+});
+
 test("a call commits before it answers", async () => {
   const world = oneNode({ options: { timings: { CreateNetworkInterface: 1_000 } } });
   let answered = false;
