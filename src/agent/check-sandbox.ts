@@ -2,6 +2,7 @@
 import type { NodeError } from "../core/model/error.ts";
 import { sandboxId, type SandboxKey } from "../core/model/sandbox.ts";
 import { routedPlumbing } from "../core/plumbing/routed.ts";
+import type { Allocation } from "../core/state/node-state.ts";
 import { err, ok, type Result } from "../lib/result.ts";
 import type { Agent } from "./agent.ts";
 import { deleteSandbox } from "./delete-sandbox.ts";
@@ -10,7 +11,7 @@ export async function checkSandbox(
   agent: Agent,
   key: SandboxKey,
   netnsPath: string,
-): Promise<Result<null, NodeError>> {
+): Promise<Result<Allocation, NodeError>> {
   const { ports, cell } = agent;
   const allocation = cell.state.allocations.get(sandboxId(key));
   if (allocation === undefined)
@@ -30,7 +31,7 @@ export async function checkSandbox(
     address === undefined
       ? [...found.value, `EC2 no longer lists ${allocation.ip} on ${allocation.eni}`]
       : found.value;
-  return differences.length === 0 ? ok(null) : err({ code: "check-failed", differences });
+  return differences.length === 0 ? ok(allocation) : err({ code: "check-failed", differences });
 }
 
 /**

@@ -21,7 +21,7 @@ export async function deleteSandbox(agent: Agent, key: SandboxKey): Promise<Resu
   cell.set(addressReleased(cell.state, allocation.id, after(ports.time.now(), settings.cooldownMs)));
   unroute(agent, allocation);
   const linkGone = removeLink(agent, allocation);
-  agent.departures.add(allocation.netns, key.ifName, linkGone);
+  agent.departures.add(allocation.netns, key.ifName, allocation.hostLink, linkGone);
   const saved = await ports.save(cell.state);
   if (!saved.ok) return saved; // The runtime asks again; by then the release is either written down or still refused.
   agent.wakeRefill.call();

@@ -6,14 +6,22 @@ import type { NetnsRef } from "../core/model/sandbox.ts";
 
 export class Departures {
   readonly #leaving = new Map<string, Promise<void>>();
+  readonly #links = new Set<string>();
 
   /** `gone` ends, well or not, within a bounded time. */
-  add(netns: NetnsRef, ifName: string, gone: Promise<void>): void {
+  add(netns: NetnsRef, ifName: string, link: string, gone: Promise<void>): void {
     const place = placeOf(netns, ifName);
+    this.#links.add(link);
     const tracked = gone.finally(() => {
+      this.#links.delete(link);
       if (this.#leaving.get(place) === tracked) this.#leaving.delete(place);
     });
     this.#leaving.set(place, tracked);
+  }
+
+  /** True for a host link that is being deleted: whoever sees it still there need do nothing. */
+  isLeaving(link: string): boolean {
+    return this.#links.has(link);
   }
 
   async wait(netns: NetnsRef, ifName: string): Promise<void> {

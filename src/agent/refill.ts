@@ -48,7 +48,8 @@ async function refill(agent: Agent, memory: Memory): Promise<number> {
     : (unfinishedAction(cell.state) ??
       dueDelete(agent, memory) ??
       (plan.kind === "act" ? plan.action : null));
-  const blocked = step === null ? null : operationBlock(standing(cell.state, now), step.kind);
+  const obstacles = standing(cell.state, now);
+  const blocked = step === null ? null : operationBlock(obstacles, step.kind);
   if (step !== null && blocked === null && settings.provisioning) {
     await act(agent, memory, step, plan.reason);
     return 0;
@@ -58,7 +59,7 @@ async function refill(agent: Agent, memory: Memory): Promise<number> {
   return Math.max(
     1,
     Math.min(
-      (blocked?.retryAt ?? after(now, MINUTE_MS)) - now,
+      ...obstacles.map((obstacle) => obstacle.until - now),
       wakeTimeOf(plan, now),
       memory.nextLook - now,
       nextDelete(memory, now),

@@ -54,7 +54,9 @@ export function repairHost(agent: Agent): { readonly done: readonly KernelOp[]; 
     return { done: [], failed: 1 };
   }
   const plan = planHost(cell.state, seen.value.links, settings.plumbing);
-  const ops = diffHost(plan.desired, seen.value);
+  const ops = diffHost(plan.desired, seen.value).filter(
+    (op) => op.verb !== "delete-link" || !agent.departures.isLeaving(op.name),
+  );
   const failures = ports.kernel.apply(ops.filter((op) => op.verb !== "delete-link"));
   for (const failure of failures) {
     const { errno, detail } = failure;

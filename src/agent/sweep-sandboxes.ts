@@ -4,6 +4,7 @@
  */
 import { planHost } from "../core/plumbing/host.ts";
 import { routedPlumbing } from "../core/plumbing/routed.ts";
+import { isUnknown } from "../core/reconcile/recover.ts";
 import { suspect, type Suspicions } from "../core/reconcile/suspicion.ts";
 import { sandboxId, type SandboxId } from "../core/model/sandbox.ts";
 import type { Allocation } from "../core/state/node-state.ts";
@@ -54,7 +55,8 @@ function goneSandboxes(
     : null;
   return dead
     .filter(
-      (allocation) => !present.has(allocation.hostLink) || (known !== null && !known.has(allocation.id)),
+      ({ id, hostLink, netns }) =>
+        !present.has(hostLink) || (!isUnknown(netns) && known !== null && !known.has(id)),
     )
     .map((allocation) => ({ key: allocation.id, allocation }));
 }
