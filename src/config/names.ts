@@ -19,11 +19,17 @@ export function editDistance(left: string, right: string): number {
 }
 
 /**
- * The known name that was most likely meant, or null when none is near. `likely` lets a fifth of the letters differ; `sure` an eighth, for
- * names that may well be somebody else's (POD_IP is not POD_MTU).
+ * The known name that was most likely meant, or null when none is near. `likely` lets a fifth of the letters differ, or up to two words
+ * be left out (BERTH_SWEEP_SECONDS, BERTH_MAX_PODS); `sure` an eighth of the letters, for names that may well be somebody else's
+ * (POD_IP is not POD_MTU).
  */
 export function nearestName(name: string, known: readonly string[], asked: "likely" | "sure"): string | null {
   const distanceMax = asked === "likely" ? Math.max(3, name.length / 5) : Math.max(1, name.length / 8);
+  const longer = asked === "likely" ? known.filter((candidate) => wordsLeftOut(name, candidate) <= 2) : [];
+  const [first, second] = longer;
+  // One letter that differs is likelier than a word, but two words in common are likelier than three letters.
+  const close = known.find((candidate) => editDistance(name, candidate) <= 2);
+  if (close === undefined && first !== undefined && second === undefined) return first;
   let best: { name: string; distance: number } | null = null;
   for (const candidate of known) {
     if (Math.abs(candidate.length - name.length) > distanceMax) continue;
@@ -31,6 +37,15 @@ export function nearestName(name: string, known: readonly string[], asked: "like
     if (best === null || distance < best.distance) best = { name: candidate, distance };
   }
   return best !== null && best.distance <= distanceMax ? best.name : null;
+}
+
+/** How many words `full` has beside those of `name`, which it has in the same order; Infinity where it has not. */
+function wordsLeftOut(name: string, full: string): number {
+  const words = name.split("_");
+  const fullWords = full.split("_");
+  let next = 0;
+  for (const word of fullWords) if (word === words[next]) next += 1;
+  return next === words.length ? fullWords.length - words.length : Infinity;
 }
 
 /**

@@ -25,6 +25,7 @@ export type Door = {
   readonly address: DoorAddress;
   readonly pages: ReadonlyMap<string, PageMaker>;
   readonly private: boolean;
+  readonly requestTimeoutMs?: number; // 5 s where it is not said.
 };
 
 export type Doors = {
@@ -124,13 +125,14 @@ function createDoor(door: Door, log: Log): OpenDoor {
 }
 
 function makeServer(door: Door, log: Log): Server {
+  const requestTimeout = door.requestTimeoutMs ?? REQUEST_TIMEOUT_MS;
   const server = createServer(
     {
       maxHeaderSize: HEADER_BYTES_MAX,
-      requestTimeout: REQUEST_TIMEOUT_MS,
-      headersTimeout: REQUEST_TIMEOUT_MS,
+      requestTimeout,
+      headersTimeout: requestTimeout,
       keepAliveTimeout: IDLE_TIMEOUT_MS,
-      connectionsCheckingInterval: 1_000,
+      connectionsCheckingInterval: Math.min(1_000, requestTimeout),
     },
     (request, response) => {
       void answer(door, request, response).catch((error: unknown) => {

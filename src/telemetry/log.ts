@@ -18,7 +18,7 @@ export type Log = {
 
 export type RootLog = Log & {
   /** Tells what was kept back as repeated, flushes and closes. The log may still be used; it then writes to stdout alone. */
-  readonly close: () => void;
+  readonly close: () => Promise<void>;
 };
 
 export type LogOptions = {
@@ -99,9 +99,9 @@ export function createLog(options: LogOptions): RootLog {
       ? null
       : openRotatedFile({
           ...options.file,
-          onTrouble: (detail) => {
+          onTrouble: (error) => {
             toFile = null;
-            root.error({ path: options.file?.path, detail }, "log file given up");
+            root.error({ path: options.file?.path, error }, "log file given up");
           },
         });
   if (file !== null) toFile = file.write;
@@ -140,10 +140,10 @@ export function createLog(options: LogOptions): RootLog {
   };
   return {
     ...logOf(root, {}),
-    close() {
+    async close() {
       tell(repeats.takeAll());
       toFile = null;
-      file?.close();
+      await file?.close();
       stdout?.flushSync();
     },
   };

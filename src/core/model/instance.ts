@@ -1,3 +1,4 @@
+/** The EC2 instance that we run on: what its type allows, and what does not change while it runs. */
 import type { Brand } from "../../lib/brand.ts";
 import type { Cidr4, Ipv4 } from "../../lib/ip.ts";
 import type { Mac, SecurityGroupId, SubnetId } from "./eni.ts";
