@@ -74,11 +74,17 @@ function anyCase(key: string) {
   };
 }
 
+/** valibot's objects take lists for objects. */
+const jsonObject = v.custom<JsonObject>(
+  (value) => typeof value === "object" && value !== null && !Array.isArray(value),
+  "an object was expected",
+);
+
 /** An object whose keys may come in any case; absent and null count as empty. */
 function anyCaseObject<const Entries extends v.ObjectEntries>(entries: Entries) {
   const readers = Object.keys(entries).map((key) => [key, anyCase(key)] as const);
   return v.pipe(
-    v.record(v.string(), v.unknown()),
+    jsonObject,
     v.transform((object) =>
       Object.fromEntries(readers.map(([key, read]) => [key, read(object) ?? undefined])),
     ),
@@ -90,7 +96,6 @@ const text = v.optional(v.string(), "");
 const texts = v.optional(v.array(v.string()), []);
 const count = v.optional(v.pipe(v.number(), v.integer(), v.minValue(0)), 0);
 const port = v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(65_535));
-const jsonObject = v.record(v.string(), v.unknown());
 
 const portMappingSchema = v.pipe(
   anyCaseObject({
@@ -137,26 +142,33 @@ const capabilitiesSchema = v.pipe(
   }),
 );
 
-const prevResultSchema = v.looseObject({
-  interfaces: v.nullish(v.array(jsonObject)),
-  ips: v.nullish(v.array(v.looseObject({ address: v.string() }))),
-  routes: v.nullish(v.array(jsonObject)),
-  dns: v.nullish(jsonObject),
-});
+const prevResultSchema = v.pipe(
+  jsonObject,
+  v.looseObject({
+    interfaces: v.nullish(v.array(jsonObject)),
+    ips: v.nullish(v.array(v.looseObject({ address: v.string() }))),
+    routes: v.nullish(v.array(jsonObject)),
+    dns: v.nullish(jsonObject),
+  }),
+);
 
-const attachmentSchema = v.looseObject({ containerID: v.string(), ifname: v.string() });
+const attachmentSchema = v.pipe(jsonObject, v.object({ containerID: v.string(), ifname: v.string() }));
 
-const identitySchema = v.looseObject({ name: v.string(), cniVersion: v.picklist(SPEC_VERSIONS) });
+const identity = { name: v.string(), cniVersion: v.picklist(SPEC_VERSIONS) };
+const identitySchema = v.pipe(jsonObject, v.looseObject(identity));
 
-const configSchema = v.looseObject({
-  ...identitySchema.entries,
-  runtimeConfig: v.nullish(capabilitiesSchema),
-  prevResult: v.nullish(prevResultSchema),
-  dns: v.nullish(jsonObject),
-  // The second name is an old mistake of libcni's that it still sends beside the first. Null is an empty list: cri-o without pods.
-  "cni.dev/valid-attachments": v.nullish(v.array(attachmentSchema)),
-  "cni.dev/attachments": v.nullish(v.array(attachmentSchema)),
-});
+const configSchema = v.pipe(
+  jsonObject,
+  v.looseObject({
+    ...identity,
+    runtimeConfig: v.nullish(capabilitiesSchema),
+    prevResult: v.nullish(prevResultSchema),
+    dns: v.nullish(jsonObject),
+    // The second name is an old mistake of libcni's that it still sends beside the first. Null is an empty list: cri-o without pods.
+    "cni.dev/valid-attachments": v.nullish(v.array(attachmentSchema)),
+    "cni.dev/attachments": v.nullish(v.array(attachmentSchema)),
+  }),
+);
 
 const NO_CAPABILITIES = v.parse(capabilitiesSchema, {});
 const IDENTIFIER = /^[a-zA-Z0-9][a-zA-Z0-9_.-]*$/;
