@@ -1,4 +1,4 @@
-import { mkdtempSync, rmSync, statSync } from "node:fs";
+import { mkdtempSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { request } from "node:http";
 import { connect, createServer, type AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
@@ -171,6 +171,14 @@ describe("a door", () => {
     expect((statSync(join(folder, "run")).mode & 0o777).toString(8)).toBe("700");
     await first.close();
     expect(await ask({ socketPath: path }, "/page")).toEqual({ status: 200, body: "second" });
+  });
+
+  test("on a Unix socket opens over what a dead daemon of the same process id left", async () => {
+    const path = join(folder, "state.sock");
+    writeFileSync(`${path}.${process.pid}`, "");
+    writeFileSync(path, "");
+    await open({ address: { kind: "unix", path } });
+    expect((await ask({ socketPath: path }, "/page")).status).toBe(200);
   });
 
   test("closes at once though a client keeps its connection", async () => {
