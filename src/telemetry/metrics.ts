@@ -35,7 +35,7 @@ export type Metrics = {
   readonly observeCheckpoint: (seen: {
     readonly ok: boolean;
     readonly durationMs: number;
-    readonly bytes: number;
+    readonly bytes: number; // 0 when it is not known.
   }) => void;
   readonly observeJournalDel: (outcome: "played" | "unreadable") => void;
   readonly observeUnreadable: (what: string) => void;
@@ -143,8 +143,8 @@ export function createMetrics(options: MetricsOptions): Metrics {
     },
     observeCheckpoint({ ok, durationMs, bytes }) {
       time("berth_checkpoint_seconds", durationMs, { outcome: ok ? "ok" : "failed" });
-      if (ok) set("berth_checkpoint_bytes", bytes);
-      else count("awscni_ipamd_error_count", { fn: "checkpoint" });
+      if (ok && bytes > 0) set("berth_checkpoint_bytes", bytes);
+      if (!ok) count("awscni_ipamd_error_count", { fn: "checkpoint" });
     },
     observeJournalDel(outcome) {
       count("berth_journal_dels_total", { outcome });

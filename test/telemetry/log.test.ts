@@ -98,6 +98,14 @@ describe("repeats", () => {
     expect(lines.map((line) => line["eni"])).toEqual(["eni-1", "eni-2", "eni-3"]);
   });
 
+  test("are told apart by any field but a measurement: two warnings of settings are two lines", () => {
+    const { log, lines } = logged();
+    log.warn({ notice: "WARM_ENI_TARGET is bad", durationMs: 1 }, "setting");
+    log.warn({ notice: "MAX_ENI is bad", durationMs: 1 }, "setting");
+    log.warn({ notice: "MAX_ENI is bad", durationMs: 2, requestId: "r-2" }, "setting");
+    expect(lines.map((line) => line["notice"])).toEqual(["WARM_ENI_TARGET is bad", "MAX_ENI is bad"]);
+  });
+
   test("of an info line are changes of their own", () => {
     const { log, lines } = logged();
     log.info({ eni: "eni-1" }, "addresses assigned");
