@@ -15,6 +15,7 @@ import {
 import { createServer, type Server, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import * as fc from "fast-check";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import {
   decodeRequest,
@@ -225,6 +226,29 @@ describe("what needs no daemon", () => {
   test("a stdin that never ends is left when the time is up", async () => {
     const run = await call("ADD", { BERTH_TOTAL_BUDGET_MS: "100" }, null);
     expect(objectOf(run)).toMatchObject({ code: 5 });
+  });
+
+  test("plugin and daemon agree on what is JSON, character by character", async () => {
+    // A value with one character dropped, doubled or exchanged; an unknown command tells "read" (4) from "not read" (6).
+    const spoilt = fc
+      .tuple(
+        fc.json({ maxDepth: 3 }),
+        fc.nat(),
+        fc.constantFrom("", ...Array.from('{}[]",:\\u0e.-+tn \t\u0001é')),
+        fc.constantFrom(0, 1),
+      )
+      .map(
+        ([json, at, put, drop]) =>
+          json.slice(0, at % json.length) + put + json.slice((at % json.length) + drop),
+      );
+    await fc.assert(
+      fc.asyncProperty(fc.oneof(spoilt, fc.json()), async (value) => {
+        const stdin = `{"cniVersion":"1.0.0","name":"pods","value":${value}}`;
+        const run = await call("none", {}, stdin);
+        expect(objectOf(run)["code"], stdin).toBe(isJson(stdin) ? 4 : 6);
+      }),
+      { numRuns: 250 },
+    );
   });
 
   test("a socket path that no Unix socket can have is told", async () => {
@@ -493,6 +517,15 @@ describe("no daemon", () => {
     expect(run.ms).toBeLessThan(1_000);
   });
 });
+
+function isJson(json: string): boolean {
+  try {
+    JSON.parse(json);
+    return true;
+  } catch {
+    return false;
+  }
+}
 
 function withSize(bytes: Uint8Array, size: number): Uint8Array {
   new DataView(bytes.buffer).setUint32(12, size, true);

@@ -38,7 +38,7 @@ static bool refuse(struct scanner *scan, const char *fault) {
 }
 
 static void skip_space(struct scanner *scan) {
-  while (scan->at < scan->end && (*scan->at == ' ' || *scan->at == '\t' || *scan->at == '\n' || *scan->at == '\r')) scan->at += 1;
+  while (scan->at < scan->end && *scan->at != '\0' && strchr(" \t\n\r", *scan->at) != NULL) scan->at += 1;
 }
 
 static bool next_is(struct scanner *scan, char wanted) {
@@ -76,10 +76,12 @@ static bool scan_hex4(struct scanner *scan, uint32_t *value) {
   *value = 0;
   for (int digit = 0; digit < 4; digit += 1) {
     if (scan->at == scan->end) return refuse(scan, "it ends inside a string");
+    static const char digits[] = "0123456789abcdefABCDEF";
     char c = *scan->at++;
-    uint32_t nibble = c >= '0' && c <= '9' ? (uint32_t)(c - '0') : c >= 'a' && c <= 'f' ? (uint32_t)(c - 'a' + 10) : c >= 'A' && c <= 'F' ? (uint32_t)(c - 'A' + 10) : 16;
-    if (nibble == 16) return refuse(scan, "a \\u escape without four hexadecimal digits");
-    *value = *value << 4 | nibble;
+    const char *found = c == '\0' ? NULL : strchr(digits, c);
+    if (found == NULL) return refuse(scan, "a \\u escape without four hexadecimal digits");
+    uint32_t nibble = (uint32_t)(found - digits);
+    *value = *value << 4 | (nibble < 16 ? nibble : nibble - 6);
   }
   return true;
 }
@@ -191,7 +193,11 @@ static bool scan_value(struct scanner *scan, int depth, struct value *keep) {
   if (scan->at == scan->end) return refuse(scan, "it ends too early");
   if (depth >= CONFIG_DEPTH_MAX) return refuse(scan, "it is nested too deep");
   char c = *scan->at;
-  if (keep != NULL) keep->kind = c == '"' ? KIND_STRING : c == 'n' ? KIND_NULL : KIND_OTHER, keep->size = 0, keep->bytes[0] = '\0';
+  if (keep != NULL) {
+    keep->kind = c == '"' ? KIND_STRING : c == 'n' ? KIND_NULL : KIND_OTHER;
+    keep->size = 0;
+    keep->bytes[0] = '\0';
+  }
   switch (c) {
     case '"': return scan_string(scan, keep);
     case '{': return scan->at += 1, scan_object(scan, depth + 1, NULL);
@@ -210,7 +216,10 @@ static bool read_config(struct config *config, const char *bytes, size_t size, c
   for (int i = 0; i < CONFIG_COUNT; i += 1) config->values[i].key = keys[i];
   struct scanner scan = {bytes, bytes, bytes + size, NULL};
   skip_space(&scan);
-  bool whole = scan.at == scan.end ? refuse(&scan, "it is empty") : !next_is(&scan, '{') ? refuse(&scan, "it is no object") : scan_object(&scan, 1, config);
+  bool whole;
+  if (scan.at == scan.end) whole = refuse(&scan, "it is empty");
+  else if (!next_is(&scan, '{')) whole = refuse(&scan, "it is no object");
+  else whole = scan_object(&scan, 1, config);
   skip_space(&scan);
   if (whole && scan.at != scan.end) whole = refuse(&scan, "something follows the object");
   *fault = scan.fault;
