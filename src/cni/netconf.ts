@@ -25,12 +25,6 @@ export type Bandwidth = {
   readonly egressRate: number;
   readonly egressBurst: number;
 };
-export type Dns = {
-  readonly nameservers: readonly string[];
-  readonly domain: string;
-  readonly search: readonly string[];
-  readonly options: readonly string[];
-};
 
 /** What the runtime filled in for capabilities that the conflist turned on. Null or empty where it did not. */
 export type Capabilities = {
