@@ -59,7 +59,7 @@ export async function collectGarbage(
     }
     const deleted = await deleteSandbox(agent, allocation.key);
     if (!deleted.ok) errors.push(deleted.error);
-    else {
+    else if (deleted.value !== null) {
       freed += 1;
       agent.ports.observed({ kind: "removed", what: "allocation", why: "gc" });
     }

@@ -23,7 +23,9 @@ export async function deleteSandbox(agent: Agent, key: SandboxKey): Promise<Resu
   const linkGone = removeLink(agent, allocation);
   agent.departures.add(allocation.netns, key.ifName, allocation.hostLink, linkGone);
   const saved = await ports.save(cell.state);
-  if (!saved.ok) return saved; // The runtime asks again; by then the release is either written down or still refused.
+  // The runtime asks again and is told that there is nothing left to do: should we die before a later save, the sandbox is found
+  // in the record once more, and freed by the start or the sweep, since its link and its namespace are gone.
+  if (!saved.ok) return saved;
   agent.wakeRefill.call();
   return ok({ allocation, linkGone });
 }

@@ -13,8 +13,10 @@ import {
   addressesGone,
   doubtResolved,
   eniAttached,
+  eniCreationFailed,
   eniDeleted,
   eniGroupsChanged,
+  eniOwnerSeen,
   foreignEnisSeen,
   looseEniFound,
   prefixesAssigned,
@@ -29,6 +31,9 @@ export const DOUBT_SETTLE_MS = 3_000;
 /** How long a difference must last, over at least two looks, before we believe EC2 over ourselves. */
 const DRIFT_GRACE_MS = 60_000;
 
+/** In doubt after a start without EC2: it was never looked at, and what it says the first time is believed. */
+export const LOOK_OPERATION = "DescribeNetworkInterfaces";
+
 /** What one look remembers for the next. */
 export type LookMemory = { suspicions: Suspicions };
 
@@ -40,7 +45,11 @@ export async function lookAtEc2(agent: Agent, memory: LookMemory): Promise<boole
     ports.log({ level: "warn", message: "ec2 could not be looked at", failure: seen.error });
     return false;
   }
-  cell.set(foreignEnisSeen(cell.state, foreignEnis(seen.value, settings.manageUntagged)));
+  ports.observed({ kind: "looked", at: "ec2" });
+  const rules = { manageUntagged: settings.manageUntagged, limits: cell.state.instance.limits };
+  const foreign = foreignEnis(seen.value, rules);
+  const notInOurCare = (): typeof foreign => foreign.filter((each) => !cell.state.enis.has(each.id));
+  cell.set(foreignEnisSeen(cell.state, notInOurCare()));
   const wantedGroups =
     settings.podSecurityGroups.length > 0 ? settings.podSecurityGroups : primaryGroups(seen.value, agent);
   const drifts = findDrift(cell.state, seen.value, { manageUntagged: settings.manageUntagged, wantedGroups });
@@ -49,6 +58,7 @@ export async function lookAtEc2(agent: Agent, memory: LookMemory): Promise<boole
   );
   memory.suspicions = after;
   for (const drift of ripe) await settleDrift(agent, drift);
+  cell.set(foreignEnisSeen(cell.state, notInOurCare())); // Some may have left our care just now.
   if (settings.deleteLeakedEnis) await lookForLeaks(agent);
   await resolveDoubt(agent);
   return true;
@@ -57,21 +67,28 @@ export async function lookAtEc2(agent: Agent, memory: LookMemory): Promise<boole
 /** What was ours a moment ago needs no second look: after a lost answer, what EC2 lists is what came of it. */
 function graceOf(drift: Drift, agent: Agent): number {
   const { inDoubt, loose } = agent.cell.state;
+  const firstLook = inDoubt?.operation === LOOK_OPERATION;
   switch (drift.kind) {
+    // One that we attach, not one that we detach: that one is listed as attached for a while by a view that lags.
     case "eni-unknown":
-      return loose.has(drift.seen.id) ? 0 : DRIFT_GRACE_MS;
+      return firstLook || loose.get(drift.seen.id)?.attachmentId === null ? 0 : DRIFT_GRACE_MS;
     case "address-unknown":
     case "prefix-unknown":
-      return inDoubt?.operation === "AssignPrivateIpAddresses" && inDoubt.eni === drift.eni
+      return firstLook || (inDoubt?.operation === "AssignPrivateIpAddresses" && inDoubt.eni === drift.eni)
         ? 0
         : DRIFT_GRACE_MS;
+    // What leaves is given to nobody, so a wrong look costs nothing.
     case "address-missing":
-      return drift.believed === "leaving" ? 0 : DRIFT_GRACE_MS; // It is given to nobody, so a wrong look costs nothing.
+    case "prefix-missing":
+      return drift.believed === "leaving" || (firstLook && drift.believed !== "allocated")
+        ? 0
+        : DRIFT_GRACE_MS;
+    case "owner-differs":
+    case "eni-foreign":
     case "outlives-instance":
     case "groups-differ":
       return 0;
     case "eni-missing":
-    case "prefix-missing":
       return DRIFT_GRACE_MS;
   }
 }
@@ -84,6 +101,18 @@ async function settleDrift(agent: Agent, drift: Drift & { readonly sinceMs: numb
   switch (drift.kind) {
     case "eni-unknown":
       return await adopt(agent, drift.seen);
+    case "owner-differs": {
+      const { detachable, attachmentId } = drift;
+      cell.set(eniOwnerSeen(cell.state, drift.eni, { detachable, attachmentId }));
+      return say("eni's owner seen", { eni: drift.eni, detachable });
+    }
+    case "eni-foreign": {
+      const eni = cell.state.enis.get(drift.eni);
+      const held = [...(eni?.addresses.values() ?? [])].some((address) => address.kind === "allocated");
+      if (held) return; // Its pods keep what they have; it goes from our care with the last of them.
+      cell.set(eniDeleted(cell.state, drift.eni));
+      return say("eni left alone: it is not ours any more", { eni: drift.eni, reason: drift.reason });
+    }
     case "eni-missing":
       cell.set(eniDeleted(cell.state, drift.eni));
       ports.observed({ kind: "removed", what: "eni", why: "not-in-ec2" });
@@ -107,14 +136,24 @@ async function settleDrift(agent: Agent, drift: Drift & { readonly sinceMs: numb
       return say("prefix found on its eni", { eni: drift.eni, prefix: drift.prefix });
     case "prefix-missing":
       cell.set(prefixesGone(cell.state, drift.eni, [drift.prefix]));
+      ports.observed({ kind: "removed", what: "address", why: "not-in-ec2" });
+      if (drift.believed === "allocated")
+        return ports.log({
+          level: "error",
+          message: "a prefix with running pods' addresses was taken off its eni",
+          eni: drift.eni,
+          prefix: drift.prefix,
+        });
       return say("prefix forgotten: ec2 does not list it any more", { eni: drift.eni, prefix: drift.prefix });
     case "outlives-instance": {
+      if (!agent.settings.provisioning) return;
       const set = await ports.ec2.setDeleteOnTermination(drift.eni, drift.attachment);
       return say(set.ok ? "eni ends with its instance now" : "eni would outlive its instance", {
         eni: drift.eni,
       });
     }
     case "groups-differ": {
+      if (!agent.settings.provisioning) return;
       const set = await ports.ec2.setSecurityGroups(drift.eni, drift.wanted);
       if (set.ok) cell.set(eniGroupsChanged(cell.state, drift.eni, drift.wanted));
       return say(
@@ -150,10 +189,13 @@ async function adopt(agent: Agent, seen: EniSeen): Promise<void> {
 
 /** A creation without an answer is asked for again with its token; all other doubts end with the look itself. */
 async function resolveDoubt(agent: Agent): Promise<void> {
-  const { cell } = agent;
+  const { cell, settings } = agent;
   if (cell.state.inDoubt === null) return;
   cell.set(doubtResolved(cell.state));
-  if (cell.state.creation !== null) await finishCreation(agent, cell.state.creation);
+  const { creation } = cell.state;
+  if (creation === null) return;
+  if (settings.provisioning) await finishCreation(agent, creation, { repeated: true });
+  else cell.set(eniCreationFailed(cell.state)); // What came of it, if anything, bears our tags: a daemon that may will find it.
 }
 
 /** ENIs that were made for this instance and hang on nothing: those of an earlier life, or of a call that we gave up on. */

@@ -17,7 +17,10 @@ export class Wake {
     if (!this.#rung) {
       await new Promise<void>((resolve) => {
         const stop = new LinkedSignal(signal);
+        let ended = false; // The sleep ends after a ring, too: by then the bell may have its next listener.
         const end = (): void => {
+          if (ended) return;
+          ended = true;
           this.#listener = null;
           stop.end();
           resolve();

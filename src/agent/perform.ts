@@ -28,7 +28,7 @@ import {
   prefixesLeaving,
   prefixesStayed,
 } from "../core/state/transitions.ts";
-import type { Cidr4 } from "../lib/ip.ts";
+import { addressesOfCidr4, type Cidr4, type Ipv4 } from "../lib/ip.ts";
 import { after, backoffMs, MINUTE_MS, SECOND_MS } from "../lib/time.ts";
 import type { Agent } from "./agent.ts";
 
@@ -53,33 +53,45 @@ export async function perform(agent: Agent, action: PoolAction): Promise<Outcome
       );
     }
     case "unassign-addresses": {
+      const undo = undoOf(agent, action.eni, action.ips, (state) =>
+        addressesStayed(state, action.eni, action.ips),
+      );
       await announce(agent, (state) => addressesLeaving(state, action.eni, action.ips));
       const taken = await ec2.unassignAddresses(action.eni, action.ips);
       if (taken.ok)
         return done(agent, "UnassignPrivateIpAddresses", (state) =>
           addressesGone(state, action.eni, action.ips),
         );
-      return met(agent, taken.error, action.eni, (state) => addressesStayed(state, action.eni, action.ips));
+      return met(agent, taken.error, action.eni, undo);
     }
     case "unassign-prefixes": {
+      const ips = action.prefixes.flatMap((prefix) => [...addressesOfCidr4(prefix)]);
+      const undo = undoOf(agent, action.eni, ips, (state) =>
+        prefixesStayed(state, action.eni, action.prefixes),
+      );
       await announce(agent, (state) => prefixesLeaving(state, action.eni, action.prefixes));
       const taken = await ec2.unassignPrefixes(action.eni, action.prefixes);
       if (taken.ok)
         return done(agent, "UnassignPrivateIpAddresses", (state) =>
           prefixesGone(state, action.eni, action.prefixes),
         );
-      return met(agent, taken.error, action.eni, (state) =>
-        prefixesStayed(state, action.eni, action.prefixes),
-      );
+      return met(agent, taken.error, action.eni, undo);
     }
     case "attach-eni": {
       const { slot, subnetId, securityGroups, addressCount, prefixCount } = action;
       const [clientToken, since] = [agent.ports.newToken(), agent.ports.time.wallNow()];
       const creation = { clientToken, slot, subnetId, securityGroups, addressCount, prefixCount, since };
       await announce(agent, (state) => eniCreationBegan(state, creation)); // Its token finds the ENI again, whatever becomes of us.
-      return await finishCreation(agent, creation);
+      return await finishCreation(agent, creation, { repeated: false });
     }
     case "detach-eni": {
+      const eni = agent.cell.state.enis.get(action.eni);
+      const undo =
+        eni?.phase.kind === "leaving"
+          ? unchanged
+          : undoOf(agent, action.eni, [...(eni?.addresses.keys() ?? [])], (state) =>
+              eniStayed(state, action.eni),
+            );
       await announce(agent, (state) => eniLeaving(state, action.eni, agent.ports.time.now()));
       const taken = await ec2.detachEni(action.attachmentId);
       if (taken.ok || taken.error.kind === "gone") {
@@ -88,24 +100,51 @@ export async function perform(agent: Agent, action: PoolAction): Promise<Outcome
           eniDetached(state, action.eni, action.attachmentId, now),
         );
       }
-      return met(agent, taken.error, action.eni, (state) => eniStayed(state, action.eni));
+      return met(agent, taken.error, action.eni, undo);
     }
     case "delete-eni": {
       const deleted = await ec2.deleteEni(action.eni);
       if (deleted.ok || deleted.error.kind === "gone") {
         return done(agent, "DeleteNetworkInterface", (state) => eniDeleted(state, action.eni));
       }
-      // A loose ENI is asked for again whatever was answered, so no doubt is recorded; `in-use` means that its detach is not done.
+      // A loose ENI is asked for again whatever was answered, so no doubt is recorded. `in-use` means that its detach is not done;
+      // but one that we never saw attached hangs on an instance, so the attach came through after all.
+      const attachmentKnown = agent.cell.state.loose.get(action.eni)?.attachmentId !== null;
+      if (deleted.error.kind === "in-use" && !attachmentKnown) return met(agent, deleted.error, action.eni);
+      const level = deleted.error.kind === "in-use" ? "debug" : "warn";
+      agent.ports.log({ level, message: "eni not deleted yet", eni: action.eni, failure: deleted.error });
       return deleted.error;
     }
   }
 }
 
 /**
- * CreateNetworkInterface and all that follows. Asked again with the same token and arguments it gives the same ENI, so this is
- * also how a creation that was never answered is resolved.
+ * What a refusal takes back. Nothing, when EC2 was asked for the same before: that call had no known outcome, and may have been done.
+ * Given out again, such an address could be another instance's by now.
  */
-export async function finishCreation(agent: Agent, creation: EniCreation): Promise<Outcome> {
+function undoOf(
+  agent: Agent,
+  id: EniId,
+  ips: readonly Ipv4[],
+  undo: (state: NodeState) => NodeState,
+): (state: NodeState) => NodeState {
+  const addresses = agent.cell.state.enis.get(id)?.addresses;
+  return ips.some((ip) => addresses?.get(ip)?.kind === "leaving") ? unchanged : undo;
+}
+
+function unchanged(state: NodeState): NodeState {
+  return state;
+}
+
+/**
+ * CreateNetworkInterface and all that follows. Asked again with the same token and arguments it gives the same ENI, so this is
+ * also how a creation that was never answered is resolved: then a refusal for the moment leaves it in doubt.
+ */
+export async function finishCreation(
+  agent: Agent,
+  creation: EniCreation,
+  { repeated }: { readonly repeated: boolean },
+): Promise<Outcome> {
   const { ports, cell } = agent;
   const { clientToken, subnetId, securityGroups, addressCount, prefixCount, since } = creation;
   const instance = cell.state.instance.id;
@@ -119,7 +158,17 @@ export async function finishCreation(agent: Agent, creation: EniCreation): Promi
     createdAt: since,
   };
   const created = await ports.ec2.createEni(request);
-  if (!created.ok) return met(agent, created.error, null, eniCreationFailed);
+  if (!created.ok) {
+    const { kind, operation } = created.error;
+    const stillInDoubt = repeated && (kind === "throttled" || kind === "failing");
+    const outcome = met(agent, created.error, null, stillInDoubt ? unchanged : eniCreationFailed);
+    if (stillInDoubt) doubt(agent, operation, null);
+    return outcome;
+  }
+  if (cell.state.enis.has(created.value.id)) {
+    cell.set(eniCreationFailed(cell.state)); // It was attached by an earlier life that could not write it down.
+    return null;
+  }
   await announce(agent, (state) =>
     eniCreated(state, { id: created.value.id, attachmentId: null, since: ports.time.now() }),
   );
@@ -193,7 +242,7 @@ function met(
   agent: Agent,
   failure: Ec2Failure,
   eni: EniId | null,
-  undo: (state: NodeState) => NodeState = (state) => state,
+  undo: (state: NodeState) => NodeState = unchanged,
 ): Ec2Failure {
   const { cell, ports, settings } = agent;
   const now = ports.time.now();
@@ -201,23 +250,27 @@ function met(
   const before = cell.state;
   const attempt = 1 + attemptsAt(before, operation);
   const soon = after(now, backoffMs(attempt, ports.random(), { baseMs: SECOND_MS, maxMs: MINUTE_MS }));
+  const failing = {
+    kind: "failing",
+    operation,
+    attempt,
+    detail: `${code}: ${message}`,
+    until: soon,
+  } as const;
   switch (failure.kind) {
+    // The obstacle is over before the look that follows, unless it comes again and again: a group or subnet that is gone stays gone.
     case "in-doubt":
-      cell.set(callInDoubt(before, { operation, eni, since: now }));
+      cell.set(callInDoubt(obstacleMet(before, failing), { operation, eni, since: now }));
       break;
     // Our view of EC2 is old: nothing is given out again on its strength until EC2 has been looked at.
     case "gone":
     case "in-use":
     case "address-limit":
-    case "eni-limit":
-      cell.set(
-        callInDoubt(operation === "CreateNetworkInterface" ? undo(before) : before, {
-          operation,
-          eni,
-          since: now,
-        }),
-      );
+    case "eni-limit": {
+      const known = operation === "CreateNetworkInterface" ? undo(before) : before;
+      cell.set(callInDoubt(obstacleMet(known, failing), { operation, eni, since: now }));
       break;
+    }
     case "throttled":
       cell.set(obstacleMet(undo(before), { kind: "throttled", operation, attempt, until: soon }));
       break;
@@ -245,24 +298,17 @@ function met(
       break;
     case "failing":
     case "invalid":
-      cell.set(
-        obstacleMet(undo(before), {
-          kind: "failing",
-          operation,
-          attempt,
-          detail: `${code}: ${message}`,
-          until: soon,
-        }),
-      );
+      cell.set(obstacleMet(undo(before), failing));
       break;
   }
   ports.log({ level: "warn", message: "ec2 call did not succeed", eni, failure });
   return failure;
 }
 
-/** How often the operation has been refused on end; -1 for never. */
+/** How often the operation has been refused on end, in whatever way; -1 for never. */
 function attemptsAt(state: NodeState, operation: string): number {
-  for (const each of state.obstacles)
-    if ("operation" in each && each.operation === operation) return each.attempt;
-  return -1;
+  const attempts = state.obstacles.map((each) =>
+    "operation" in each && each.operation === operation ? each.attempt : -1,
+  );
+  return Math.max(-1, ...attempts);
 }

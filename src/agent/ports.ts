@@ -58,6 +58,8 @@ export type LiveSandbox = {
 };
 export type Runtime = {
   readonly cachedSandboxes: () => Result<readonly LiveSandbox[], string>;
+  /** An operator's word, or the API server's, that no pods are to come: the pool is left alone but for pods that wait. */
+  readonly cordoned: () => boolean;
   /** True while the path is a namespace with this device and inode. */
   readonly netnsLives: (netns: NetnsRef) => boolean;
 };
@@ -87,7 +89,7 @@ export type Observed =
       readonly why: string;
     }
   | { readonly kind: "repaired"; readonly what: string }
-  | { readonly kind: "state" };
+  | { readonly kind: "looked"; readonly at: "ec2" | "kernel" };
 
 export type AgentSettings = {
   readonly cooldownMs: number;

@@ -4,11 +4,13 @@ import type { AttachmentId, SubnetId } from "../core/model/eni.ts";
 import type { Instance, InstanceLimits } from "../core/model/instance.ts";
 import { NODE_SYSCTLS } from "../core/plumbing/node-host.ts";
 import type { PoolSettings } from "../core/pool/targets.ts";
-import { OWNER_TAG } from "../core/reconcile/classify.ts";
+import { OWNER_TAG } from "../core/model/eni-names.ts";
+import { callInDoubt } from "../core/state/transitions.ts";
 import { recoverNode, type CachedSandbox, type Remembered } from "../core/reconcile/recover.ts";
 import type { Cidr4 } from "../lib/ip.ts";
 import { backoffMs, MINUTE_MS } from "../lib/time.ts";
 import { createAgent, type Agent } from "./agent.ts";
+import { LOOK_OPERATION } from "./look.ts";
 import type { AbortSignalLike, AgentSettings, Ports } from "./ports.ts";
 import { ensurePacketFilter, repairHost } from "./repair.ts";
 
@@ -31,7 +33,11 @@ export async function recover(options: StartOptions): Promise<Agent | null> {
   if (instance === null) return null;
   const [listed, described] = await Promise.all([ports.imds.readEnis(), describeAtStart(options, instance)]);
   const imdsEnis = listed.ok ? listed.value : [];
-  const enis = described ?? imdsEnis.map((eni) => seenFromImds(eni, instance));
+  const enis =
+    described ??
+    imdsEnis
+      .filter((eni) => speaksFor(options.remembered, eni, instance))
+      .map((eni) => seenFromImds(eni, instance));
   if (described === null)
     ports.log({ level: "error", message: "ec2 could not be asked at start: imds is believed until it can" });
   const host = ports.kernel.observe();
@@ -52,7 +58,13 @@ export async function recover(options: StartOptions): Promise<Agent | null> {
   const rules = { manageUntagged, podMtu, cooldownMs, hostLinkPrefix: settings.plumbing.hostLinkPrefix };
   const recovered = recoverNode(truths, rules, ports.time.now(), ports.time.wallNow());
   for (const { what, ...fields } of recovered.notes) ports.log({ level: "info", message: what, ...fields });
-  const agent = createAgent(ports, settings, options.pool, recovered.state);
+  // What IMDS told is good enough for pods, not for changing EC2: that is looked at before anything is asked of it.
+  const unseen = { operation: LOOK_OPERATION, eni: null, since: ports.time.now() };
+  const state =
+    described === null && recovered.state.inDoubt === null
+      ? callInDoubt(recovered.state, unseen)
+      : recovered.state;
+  const agent = createAgent(ports, settings, options.pool, state);
   await putKernelRight(agent);
   return agent;
 }
@@ -117,6 +129,16 @@ async function describeAtStart(
     await ports.time.sleep(backoffMs(attempt, ports.random(), { baseMs: 500, maxMs: MINUTE_MS }), signal);
   }
   return null;
+}
+
+/**
+ * IMDS tells no tags: an ENI that is not ours looks like one that is. So a secondary one is used on IMDS's word only if our own record
+ * knows it, or if there is no record and its pods' links must be read somehow. EC2 tells of the others later.
+ */
+function speaksFor(remembered: Remembered | null, eni: ImdsEni, instance: Instance): boolean {
+  if (remembered === null || eni.mac === instance.primaryMac) return true;
+  const { allocations, cooling, leaving } = remembered;
+  return [...allocations, ...cooling, ...leaving].some((each) => each.eni === eni.id);
 }
 
 /** What IMDS knows of an ENI, in EC2's words. Tags it does not know: such an ENI is used, but not detached until EC2 was asked. */

@@ -7,9 +7,11 @@ import type { EniId } from "../core/model/eni.ts";
 import { operationBlock, standing } from "../core/pool/obstacles.ts";
 import { planPool } from "../core/pool/plan.ts";
 import { unfinishedAction } from "../core/pool/unfinished.ts";
+import { schedulableChanged } from "../core/state/transitions.ts";
 import { after, backoffMs, type Instant, MINUTE_MS, SECOND_MS } from "../lib/time.ts";
 import type { Agent } from "./agent.ts";
-import { DOUBT_SETTLE_MS, lookAtEc2, type LookMemory } from "./look.ts";
+import type { InDoubt, Obstacle } from "../core/state/node-state.ts";
+import { DOUBT_SETTLE_MS, LOOK_OPERATION, lookAtEc2, type LookMemory } from "./look.ts";
 import type { Job } from "./loop.ts";
 import { perform } from "./perform.ts";
 
@@ -37,20 +39,21 @@ export function refillJob(agent: Agent): Job {
 /** One step. In the answer: how long to sleep, 0 when there may be more to do. */
 async function refill(agent: Agent, memory: Memory): Promise<number> {
   const { ports, cell, settings } = agent;
+  const schedulable = !ports.runtime.cordoned();
+  if (schedulable !== cell.state.schedulable) cell.set(schedulableChanged(cell.state, schedulable));
   agent.waiting.serve();
   const now = ports.time.now();
   const { inDoubt } = cell.state;
-  if (inDoubt !== null) return await look(agent, memory, after(inDoubt.since, DOUBT_SETTLE_MS));
+  if (inDoubt !== null) return await look(agent, memory, dueInDoubt(agent, memory, inDoubt));
   const plan = planPool(cell.state, agent.pool, now);
-  const growth = plan.kind === "act" && grows(plan.action);
-  const step = growth
-    ? plan.action
-    : (unfinishedAction(cell.state) ??
-      dueDelete(agent, memory) ??
-      (plan.kind === "act" ? plan.action : null));
+  const planned = plan.kind === "act" ? plan.action : null;
   const obstacles = standing(cell.state, now);
-  const blocked = step === null ? null : operationBlock(obstacles, step.kind);
-  if (step !== null && blocked === null && settings.provisioning) {
+  const steps =
+    planned !== null && grows(planned)
+      ? [planned]
+      : [unfinishedAction(cell.state), dueDelete(agent, memory), planned];
+  const step = steps.find((each) => each !== null && operationBlock(obstacles, each.kind) === null) ?? null;
+  if (step !== null && settings.provisioning) {
     await act(agent, memory, step, plan.reason);
     return 0;
   }
@@ -106,8 +109,25 @@ async function look(agent: Agent, memory: Memory, due: Instant): Promise<number>
     ? settings.sweepIntervalMs * (0.8 + 0.4 * ports.random())
     : backoffMs(memory.lookAttempt, ports.random(), { baseMs: SECOND_MS, maxMs: MINUTE_MS });
   memory.nextLook = after(ports.time.now(), waitMs);
-  if (!looked && agent.cell.state.inDoubt !== null) return waitMs;
   return looked ? 0 : 1;
+}
+
+/** EC2's views settle first; then a look, or the creation that it asks for again, waits out what was refused last. */
+function dueInDoubt(agent: Agent, memory: Memory, inDoubt: InDoubt): Instant {
+  const { state } = agent.cell;
+  const settled =
+    inDoubt.operation === LOOK_OPERATION ? inDoubt.since : after(inDoubt.since, DOUBT_SETTLE_MS);
+  const refused = state.creation === null ? [] : state.obstacles.filter(standsBeforeCreation);
+  const lookAgain = memory.lookAttempt > 0 ? memory.nextLook : settled;
+  return refused.map(({ until }) => until).reduce(later, later(settled, lookAgain));
+}
+
+function standsBeforeCreation(obstacle: Obstacle): boolean {
+  return "operation" in obstacle && obstacle.operation === "CreateNetworkInterface";
+}
+
+function later(left: Instant, right: Instant): Instant {
+  return left < right ? right : left;
 }
 
 function grows(action: PoolAction): boolean {
@@ -133,7 +153,9 @@ function dueDelete(agent: Agent, memory: Memory): PoolAction | null {
 }
 
 function nextDelete(memory: Memory, now: Instant): number {
-  return Math.min(MINUTE_MS, ...[...memory.deletes.values()].map((each) => each.at - now));
+  // One that is due already is held up by something else, which has its own time.
+  const waits = [...memory.deletes.values()].map((each) => each.at - now).filter((ms) => ms > 0);
+  return Math.min(MINUTE_MS, ...waits);
 }
 
 function wakeTimeOf(plan: PoolPlan, now: Instant): number {

@@ -8,7 +8,8 @@ import { planHost } from "../core/plumbing/host.ts";
 import type { KernelOp, LinkSeen } from "../core/plumbing/object.ts";
 import { packetFilter, printPacketFilter } from "../core/plumbing/packet-filter.ts";
 import { renderOp } from "../core/plumbing/render.ts";
-import { eniLinkLost, eniReady } from "../core/state/transitions.ts";
+import { eniLinkLost, eniReady, instanceChanged } from "../core/state/transitions.ts";
+import { printCidr4 } from "../lib/ip.ts";
 import { after, type Instant, SECOND_MS } from "../lib/time.ts";
 import type { Agent } from "./agent.ts";
 import type { Job } from "./loop.ts";
@@ -34,13 +35,12 @@ function repair(agent: Agent, memory: Memory): number {
   const { ports, cell, settings } = agent;
   const now = ports.time.now();
   const awaited = [...cell.state.enis.values()].some((eni) => eni.phase.kind === "awaiting-link");
+  if (!awaited) memory.polls = 0;
   if (now >= memory.nextWhole || (awaited && linkHasCome(agent))) {
     repairHost(agent);
     memory.nextWhole = after(ports.time.now(), REPAIR_PACE_MS);
-    memory.polls = 0;
-    return awaited ? LINK_POLL_MS.first : settings.repairIntervalMs;
-  }
-  if (!awaited) return memory.nextWhole - now; // Woken early: the look is owed.
+    if (!awaited) return settings.repairIntervalMs;
+  } else if (!awaited) return memory.nextWhole - now; // Woken early: the look is owed.
   memory.polls += 1;
   return Math.min(LINK_POLL_MS.first * 2 ** Math.min(memory.polls >> 3, 8), LINK_POLL_MS.most);
 }
@@ -53,6 +53,7 @@ export function repairHost(agent: Agent): { readonly done: readonly KernelOp[]; 
     ports.log({ level: "error", message: "the kernel could not be looked at", ...seen.error });
     return { done: [], failed: 1 };
   }
+  ports.observed({ kind: "looked", at: "kernel" });
   const plan = planHost(cell.state, seen.value.links, settings.plumbing);
   const ops = diffHost(plan.desired, seen.value).filter(
     (op) => op.verb !== "delete-link" || !agent.departures.isLeaving(op.name),
@@ -124,10 +125,25 @@ export function filterJob(agent: Agent): Job {
     name: "packet-filter",
     wake: agent.wakeFilter,
     run: async () => {
+      await followInstance(agent);
       await ensurePacketFilter(agent);
       return agent.settings.repairIntervalMs;
     },
   };
+}
+
+/** A VPC can gain CIDRs while we run; traffic to them is not to be translated. IMDS tells, at no cost to EC2's budget. */
+async function followInstance(agent: Agent): Promise<void> {
+  const { ports, cell } = agent;
+  const told = await ports.imds.readInstance();
+  if (!told.ok || told.value.id !== cell.state.instance.id) return; // What we know stands until IMDS answers.
+  const { instance } = cell.state;
+  const [before, now] = [instance.vpcCidrs, told.value.vpcCidrs].map((cidrs) =>
+    cidrs.map(printCidr4).join(" "),
+  );
+  if (before === now) return;
+  cell.set(instanceChanged(cell.state, { ...instance, vpcCidrs: told.value.vpcCidrs }));
+  ports.log({ level: "info", message: "the vpc's cidrs changed", before, now });
 }
 
 export async function ensurePacketFilter(agent: Agent): Promise<boolean> {

@@ -41,8 +41,9 @@ export class WaitingRoom {
     this.#onWait = onWait;
   }
 
-  /** At once where there is an address and nobody was here first; null means: wait. */
+  /** At once where there is an address and nobody was here first; null means: wait. Those before get theirs: one may have cooled down. */
   take(key: SandboxKey, make: MakeAllocation): Allocation | null {
+    this.serve();
     return this.#queue.size > 0 ? null : this.#allocate(key, make);
   }
 

@@ -1,6 +1,7 @@
 /** EC2 as the agent's port: what each call asks and how its answer is read. Pace, retries and deadlines are caller.ts's business. */
 import type { EC2Client, EC2ClientConfig, Filter } from "@aws-sdk/client-ec2";
 import type { Ec2, Ec2Failure, EniSeen } from "../core/model/ec2.ts";
+import { CLUSTER_TAG, DESCRIPTION_PREFIX, OWNER_TAG } from "../core/model/eni-names.ts";
 import type { EniId } from "../core/model/eni.ts";
 import { type Cidr4, type Ipv4, printCidr4 } from "../lib/ip.ts";
 import type { Random } from "../lib/random.ts";
@@ -20,15 +21,7 @@ import {
   decodeVpcCidrs,
   type Page,
 } from "./decode.ts";
-import {
-  CLUSTER_TAG,
-  DESCRIPTION_PREFIX,
-  descriptionOfNewEni,
-  OWNER_TAG,
-  type TagSettings,
-  tagList,
-  tagsOfNewEni,
-} from "./eni-tags.ts";
+import { descriptionOfNewEni, type TagSettings, tagList, tagsOfNewEni } from "./eni-tags.ts";
 import type { AwsEnvironment, Environment } from "./environment.ts";
 import type { ImdsEdge } from "./imds.ts";
 import type { Ec2Operation } from "./operations.ts";
@@ -47,6 +40,7 @@ export type Ec2Options = TagSettings & {
   readonly onCall?: (seen: Ec2CallSeen) => void;
   readonly requestTimeoutMs?: number; // HTTP_TIMEOUT; one attempt.
   readonly callDeadlineMs?: number;
+  readonly callsPerSecond?: { readonly mutating: number; readonly reading: number }; // Steady pace of each operation.
 };
 
 export type Ec2Edge = Ec2 & {
@@ -96,7 +90,7 @@ export function createEc2(options: Ec2Options): Ec2Edge {
     client,
     sender,
     credentials,
-    pacer: createPacer(),
+    pacer: createPacer(options.callsPerSecond),
     random: options.random,
     now: options.now,
     sleep: options.sleep ?? sleep,

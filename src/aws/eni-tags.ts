@@ -1,13 +1,9 @@
 /** How our ENIs are named and tagged: as the incumbent does it, so that its leak scan, the operator's and ours know one another's. */
 import type { CreateEniRequest } from "../core/model/ec2.ts";
+import { CLUSTER_TAG, CREATED_AT_TAG, DESCRIPTION_PREFIX, OWNER_TAG } from "../core/model/eni-names.ts";
 import { printWallTime } from "../lib/time.ts";
 
-export const OWNER_TAG = "node.k8s.amazonaws.com/instance_id";
-export const CREATED_AT_TAG = "node.k8s.amazonaws.com/createdAt";
-export const CLUSTER_TAG = "cluster.k8s.amazonaws.com/name";
 const MANAGER_TAG = "eks:eni:owner";
-
-export const DESCRIPTION_PREFIX = "aws-K8S-";
 
 export type TagSettings = {
   readonly clusterName: string | null; // CLUSTER_NAME

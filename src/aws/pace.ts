@@ -69,7 +69,16 @@ export type Pacer = {
   readonly perSecond: (operation: Ec2Operation) => number;
 };
 
-export function createPacer(): Pacer {
+/** `perSecond` in place of the steady rates of the two kinds of call. */
+export function createPacer(
+  perSecond: { readonly mutating?: number; readonly reading?: number } = {},
+): Pacer {
+  const limits = {
+    mutating: { ...paceLimits.mutating, perSecond: perSecond.mutating ?? paceLimits.mutating.perSecond },
+    reading: { ...paceLimits.reading, perSecond: perSecond.reading ?? paceLimits.reading.perSecond },
+  };
+  const limitsOf = (operation: Ec2Operation): PaceLimits =>
+    operationRow(operation).mutating ? limits.mutating : limits.reading;
   const buckets = new Map<Ec2Operation, Bucket>();
   const bucketOf = (operation: Ec2Operation, now: Instant): Bucket =>
     buckets.get(operation) ?? fullBucket(limitsOf(operation), now);
@@ -88,10 +97,6 @@ export function createPacer(): Pacer {
     },
     perSecond: (operation) => buckets.get(operation)?.perSecond ?? limitsOf(operation).perSecond,
   };
-}
-
-function limitsOf(operation: Ec2Operation): PaceLimits {
-  return operationRow(operation).mutating ? paceLimits.mutating : paceLimits.reading;
 }
 
 /** What is known when a call failed and may be tried again. */

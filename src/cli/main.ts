@@ -19,8 +19,10 @@ async function main(args: readonly string[]): Promise<number> {
     }
     case "emulator":
       return await emulate(rest);
+    case undefined:
+      return usage("which command?");
     default:
-      return usage(command === undefined ? "which command?" : `there is no command ${command}`);
+      return usage(`there is no command ${command}`);
   }
 }
 

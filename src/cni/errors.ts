@@ -102,7 +102,8 @@ export function cniErrorOf(error: NodeError, verb: Verb): CniError {
 const NO_ADDRESS_TEXT: Readonly<Record<HoldReason, string>> = {
   "eni-limit":
     "this instance type holds no more addresses; lower the node's max-pods, use a larger type or prefix delegation",
-  "max-pods": "as many addresses as the node may have pods are in use; raise MAX_PODS or free some",
+  "max-pods":
+    "as many addresses as the node may have pods are in use; raise BERTH_MAX_PODS_COUNT or free some",
   "subnet-exhausted":
     "the subnet has no free address; give the node another pod subnet or free addresses in this one",
   "prefixes-exhausted":

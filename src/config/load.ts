@@ -121,6 +121,7 @@ function derive(read: ReadSettings): Config {
     cniSocketPath: read.cniSocketPath ?? inRunDirectory("berth.sock"),
     stateSocketPath: read.stateSocketPath ?? inRunDirectory("state.sock"),
     checkpointPath: read.checkpointPath ?? inRunDirectory("checkpoint.json"),
+    cordonFilePath: read.cordonFilePath ?? inRunDirectory("cordoned"),
     logFile: ownLogFile ?? incumbentLogFile,
     deleteLeakedEnis: read.deleteLeakedEnis && read.provisioning, // Nothing is changed in EC2 without provisioning.
   };

@@ -121,11 +121,6 @@ export const absolutePath = parsed((text) =>
     : undefined,
 );
 
-export const absolutePaths = parsed((text) => {
-  const paths = splitList(text);
-  return paths.length > 0 && paths.every((path) => v.is(absolutePath, path)) ? paths : undefined;
-});
-
 export const ipv4Cidrs = parsed((text): readonly Cidr4[] | undefined => {
   const cidrs: Cidr4[] = [];
   for (const part of splitList(text)) {

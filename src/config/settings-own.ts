@@ -3,7 +3,6 @@ import type * as v from "valibot";
 import type { SecurityGroupId, SubnetId } from "../core/model/eni.ts";
 import {
   absolutePath,
-  absolutePaths,
   bindAddress,
   integer,
   oneOf,
@@ -104,14 +103,6 @@ export const OWN_SETTINGS = {
     "/var/lib/berth/journal",
     "DELs that came while the daemon was down. On disk, since a DEL must outlive a reboot.",
   ),
-  netnsDirectories: own({
-    name: "BERTH_NETNS_DIRECTORIES",
-    unit: "paths",
-    default: "/run/netns",
-    allowed: "absolute paths, separated by commas",
-    meaning: "Where runtimes keep the sandboxes' network namespaces.",
-    schema: absolutePaths,
-  }),
   cniCacheDirectory: path(
     "BERTH_CNI_CACHE_DIRECTORY",
     "/var/lib/cni",
@@ -305,6 +296,10 @@ export const OWN_SETTINGS = {
     meaning: "Where /metrics is served. The incumbent's port, on all addresses, since scrapers look there.",
     schema: bindAddress({ unix: false, loopbackOnly: false }),
   }),
+  cordonFilePath: runPath(
+    "BERTH_CORDON_FILE",
+    "While this file is there the node counts as cordoned; not set: the file `cordoned` in the run directory.",
+  ),
   probeBind: own({
     name: "BERTH_PROBE_BIND_ADDRESS",
     unit: "address",

@@ -20,6 +20,7 @@ export type Config = Omit<ReadSettings, DerivedKey> & {
   readonly podMtu: number; // That of the ENIs where POD_MTU is not set.
   readonly cniSocketPath: string;
   readonly stateSocketPath: string;
+  readonly cordonFilePath: string;
   readonly checkpointPath: string;
   readonly logFile: string | null; // BERTH_LOG_FILE, or else AWS_VPC_K8S_CNI_LOG_FILE; null: stdout alone.
 };
@@ -28,6 +29,7 @@ type DerivedKey =
   | "podMtu"
   | "cniSocketPath"
   | "stateSocketPath"
+  | "cordonFilePath"
   | "checkpointPath"
   | "ownLogFile"
   | "incumbentLogFile";

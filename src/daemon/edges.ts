@@ -1,6 +1,6 @@
 /** The edges of the real world behind the agent's ports: kernel, EC2, IMDS, disk, runtime, clock, chance, log and metrics. */
 import { randomUUID } from "node:crypto";
-import { readFileSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import type { Agent } from "../agent/agent.ts";
 import type { Ports } from "../agent/ports.ts";
 import { createEc2 } from "../aws/ec2-client.ts";
@@ -40,8 +40,10 @@ export function createEdges(config: Config, log: Log, metrics: Metrics): Result<
   // Before anything enters a sandbox: it holds the way back to the host's namespace.
   const kernel = createHostKernel({
     sysctlRoot: config.procSysDirectory,
-    onLateFailure: (failure) =>
-      log.warn({ ...failure }, "the kernel refused something that nobody waited for"),
+    onLateFailure: (failure) => {
+      metrics.observeFailure("kernel");
+      log.warn({ ...failure }, "the kernel refused something that nobody waited for");
+    },
   });
   if (!kernel.ok) {
     const { step, errno, detail } = kernel.error;
@@ -60,6 +62,8 @@ export function createEdges(config: Config, log: Log, metrics: Metrics): Result<
     now: time.now,
     random,
     requestTimeoutMs: config.ec2AttemptTimeoutMs,
+    callDeadlineMs: config.ec2CallDeadlineMs,
+    callsPerSecond: { mutating: config.ec2ChangesPerSecond, reading: config.ec2ReadsPerSecond },
     onCall: (seen) => {
       metrics.observeEc2Call(seen);
       log.debug(seen, "ec2 call");
@@ -83,11 +87,16 @@ export function createEdges(config: Config, log: Log, metrics: Metrics): Result<
           log.warn({ path: file, detail }, "a file in libcni's cache was unreadable");
         }),
       netnsLives,
+      cordoned: () => existsSync(config.cordonFilePath),
     },
     save: async (state) => {
       const began = performance.now();
       const saved = await checkpoint.save(state);
-      metrics.observeCheckpoint({ ok: saved.ok, durationMs: performance.now() - began, bytes: 0 });
+      metrics.observeCheckpoint({
+        ok: saved.ok,
+        durationMs: performance.now() - began,
+        bytes: checkpoint.sizeBytes(),
+      });
       return saved;
     },
     log: (event) => log.event(event),
@@ -100,7 +109,9 @@ export function createEdges(config: Config, log: Log, metrics: Metrics): Result<
         return null;
       case "loaded":
         return { ...loaded.checkpoint, sameBoot: loaded.checkpoint.bootId === bootId };
-      default: {
+      case "damaged":
+      case "newer":
+      case "unreadable": {
         const { kind, detail, setAside } = loaded;
         metrics.observeUnreadable("checkpoint");
         log.error(

@@ -22,6 +22,8 @@ export type HandlerOptions = {
   readonly addHoldMs: number;
   readonly statusWhenEmpty: "ready" | "not-ready";
   readonly stopping: () => boolean;
+  /** Counts a walk as running until the returned function is called. */
+  readonly begins: (walk: "add" | "del") => () => void;
 };
 
 export function createHandlers(
@@ -32,6 +34,7 @@ export function createHandlers(
   const counts = { adds: 0, failedAdds: 0, heldAdds: 0, dels: 0 };
 
   const add: Handlers["add"] = async (request, signal, place) => {
+    const ended = options.begins("add");
     const began = ports.time.now();
     let heldSince: Instant | null = null;
     let heldMs = 0;
@@ -55,14 +58,17 @@ export function createHandlers(
     counts.adds += 1;
     if (heldSince !== null) counts.heldAdds += 1;
     if (!added.ok && added.error.code !== "cancelled") counts.failedAdds += 1;
+    ended();
     const outcome = added.ok ? "ok" : added.error.code;
     ports.observed({ kind: "add", outcome, durationMs: ports.time.now() - began, heldMs });
     return added.ok ? ok(attachedOf(added.value, netnsPath)) : added;
   };
 
   const del: Handlers["del"] = async ({ key }) => {
+    const ended = options.begins("del");
     const began = ports.time.now();
     const deleted = await deleteSandbox(agent, key);
+    ended();
     const durationMs = ports.time.now() - began;
     if (!deleted.ok) {
       ports.observed({ kind: "del", outcome: deleted.error.code, durationMs });

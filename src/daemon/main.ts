@@ -57,8 +57,7 @@ async function main(): Promise<number> {
       { cause: cause.stack ?? String(cause) },
       "a promise between our own parts is broken: the daemon ends",
     );
-    log.close();
-    process.exit(1);
+    void log.close().then(() => process.exit(1));
   });
   for (const notice of warnings) log.warn({ notice: printNotice(notice) }, "setting");
   const stop = new AbortController();
@@ -79,7 +78,7 @@ async function main(): Promise<number> {
   await doors.close();
   await edges.value.close();
   metrics.close();
-  log.close();
+  await log.close();
   return code;
 }
 
@@ -143,6 +142,7 @@ async function serve(daemon: Daemon, agent: Agent): Promise<void> {
     addHoldMs: config.addHoldMs,
     statusWhenEmpty: config.statusWhenEmpty,
     stopping: () => life.phase === "stopping",
+    begins: metrics.actionBegins,
   });
   life.agent = agent;
   life.report = () =>
@@ -157,6 +157,7 @@ async function serve(daemon: Daemon, agent: Agent): Promise<void> {
     handlers,
     now: agent.ports.time.now,
     drainMs: config.stopMs,
+    statusGraceMs: config.statusGraceMs,
     peerUid: (fd) => {
       const peer = peerCredentials(fd);
       return peer.ok ? peer.value.uid : null;

@@ -1,5 +1,5 @@
 /** Some nodes on one fabric: an emulated VPC with its EC2 and IMDS, served from inside the VPC, and a namespace for each instance. */
-import { mkdirSync } from "node:fs";
+import { mkdirSync, rmSync } from "node:fs";
 import type { RequestListener } from "node:http";
 import { createServer } from "node:http";
 import { join } from "node:path";
@@ -91,12 +91,14 @@ export async function createCluster(options: ClusterOptions): Promise<Cluster> {
     nodes,
     subnetId,
     close: async () => {
-      await Promise.all(nodes.map((node) => node.stopDaemon("SIGKILL")));
+      await Promise.all(nodes.map(async (node) => await node.stopDaemon("SIGKILL")));
+      await Promise.all(nodes.map(async (node) => await node.runtime.close()));
       detach();
       server.closeAllConnections();
       server.close();
       await emulator.close();
       await fabric.close();
+      rmSync(folder, { recursive: true, force: true });
       if (failures.length > 0) throw new Error(`the fabric fell behind the world: ${failures.join("; ")}`);
     },
   };

@@ -25,13 +25,15 @@ export async function runInside(args: readonly string[]): Promise<number> {
     'exec "$@"',
   ].join(" && ");
   const command = [
-    ...["setpriv", "--pdeathsig", "KILL"],
-    ...["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child=KILL", "--mount-proc"],
-    ...(asRoot ? [] : ["--user", "--map-root-user"]),
-    ...["sh", "-c", script, "sh", process.execPath, ...args],
+    "setpriv --pdeathsig KILL",
+    "unshare --net --mount --pid --fork --kill-child=KILL --mount-proc",
+    ...(asRoot ? [] : ["--user --map-root-user"]),
   ];
-  const [program = "", ...rest] = command;
-  const child = spawn(program, rest, { stdio: "inherit", env: { ...process.env, [INSIDE]: "1" } });
+  const [program = "", ...rest] = command.join(" ").split(" ");
+  const child = spawn(program, [...rest, "sh", "-c", script, "sh", process.execPath, ...args], {
+    stdio: "inherit",
+    env: { ...process.env, [INSIDE]: "1" },
+  });
   // npm may be killed without us: then our parent changes, and we go too.
   const parent = process.ppid;
   const watch = setInterval(() => {

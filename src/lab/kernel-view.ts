@@ -35,12 +35,17 @@ export async function kernelObjects(netns: string): Promise<readonly string[]> {
     ...neighbours.map((each) => `neighbour ${text(each["dst"])} dev ${text(each["dev"])}`),
     ...rulesetLines(ruleset),
   ];
-  return lines.filter((line) => !ofSecondaryEni(line)).sort();
+  return lines.filter((line) => !ofSecondaryEni(line) && !autoconfigured(line)).sort();
 }
 
 /** ENI links are eth1 and up in the lab; their tables are 10001 and up, their marks 1 to 63. */
 function ofSecondaryEni(line: string): boolean {
   return / eth[1-9]\d*\b/.test(line) || /"table":"10\d{3}"/.test(line) || / 10\d{3} /.test(line);
+}
+
+/** The kernel's own IPv6 link-local addresses come whenever their duplicate detection is over. */
+function autoconfigured(line: string): boolean {
+  return / (fe80:|ff00:)/.test(line) && / (eth\d+|lo)\b/.test(line);
 }
 
 function addressesOf(link: Json): readonly string[] {
@@ -59,7 +64,7 @@ function rulesetLines(json: string): readonly string[] {
 }
 
 function text(value: unknown): string {
-  return value === undefined || value === null ? "-" : String(value as string | number);
+  return typeof value === "string" || typeof value === "number" ? `${value}` : "-";
 }
 
 /** Lines of `after` that `before` lacks, and the reverse with a minus. */

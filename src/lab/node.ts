@@ -44,6 +44,7 @@ export type LabNode = {
   /** Resolves when the process has ended. */
   readonly stopDaemon: (signal: "SIGTERM" | "SIGKILL") => Promise<void>;
   readonly daemonPid: () => number | null;
+  readonly checkpointPath: string;
   readonly state: () => Promise<StateReport>;
   readonly log: () => string;
 };
@@ -98,6 +99,7 @@ export function createNode(options: NodeOptions): LabNode {
       await ended;
     },
     daemonPid: () => child?.pid ?? null,
+    checkpointPath: options.settings["BERTH_CHECKPOINT_PATH"] ?? join(runFolder, "checkpoint.json"),
     state: async () => {
       const state = await readState(stateSocket);
       if (state === null) throw new Error(`the daemon of ${name} does not answer: ${tail(logFile)}`);

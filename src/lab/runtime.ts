@@ -26,25 +26,43 @@ export type CniAnswer = {
 const NETWORK = "berth";
 const CONFIG = { cniVersion: "1.0.0", name: NETWORK, type: "berth-cni" };
 
+/** One call as the plugin gets it: environment and stdin. For those who start it by other means than `call`. */
+export type CniRequest = { readonly env: Readonly<Record<string, string>>; readonly input: string };
+
+type Verb = "ADD" | "DEL" | "CHECK";
+
 export type Runtime = {
   /** A namespace for each name, not yet on the network. Many at once cost one process. */
   readonly makeSandboxes: (names: readonly string[]) => Promise<readonly Pod[]>;
   readonly removeSandboxes: (pods: readonly Pod[]) => Promise<void>;
-  readonly call: (
-    verb: "ADD" | "DEL" | "CHECK",
-    pod: Pod,
-    extra?: Readonly<Record<string, unknown>>,
-  ) => Promise<CniAnswer>;
+  readonly request: (verb: Verb, pod: Pod, extra?: Readonly<Record<string, unknown>>) => CniRequest;
+  readonly call: (verb: Verb, pod: Pod, extra?: Readonly<Record<string, unknown>>) => Promise<CniAnswer>;
+  /** Removes every sandbox that is still there, as a power cut would. */
+  readonly close: () => Promise<void>;
 };
 
 export function createRuntime(options: RuntimeOptions): Runtime {
   const results = join(options.cacheFolder, "results");
   mkdirSync(results, { recursive: true });
   let made = 0;
+  const living = new Set<string>(); // Paths of namespaces.
 
   const cacheFile = (pod: Pod): string => join(results, `${NETWORK}-${pod.containerId}-eth0`);
+  const request: Runtime["request"] = (verb, pod, extra = {}) => ({
+    env: {
+      PATH: process.env["PATH"] ?? "",
+      ...options.env,
+      CNI_COMMAND: verb,
+      CNI_CONTAINERID: pod.containerId,
+      CNI_NETNS: pod.netns,
+      CNI_IFNAME: "eth0",
+      CNI_ARGS: `K8S_POD_NAMESPACE=default;K8S_POD_NAME=${pod.name};K8S_POD_INFRA_CONTAINER_ID=${pod.containerId};IgnoreUnknown=1`,
+      CNI_PATH: "/opt/cni/bin",
+    },
+    input: JSON.stringify({ ...CONFIG, ...extra }),
+  });
 
-  return {
+  const runtime: Runtime = {
     makeSandboxes: async (names) => {
       const pods = names.map((name) => {
         made += 1;
@@ -54,37 +72,31 @@ export function createRuntime(options: RuntimeOptions): Runtime {
       await must(["ip", "-batch", "-"], {
         input: pods.map((pod) => `netns add ${baseOf(pod.netns)}\n`).join(""),
       });
+      for (const pod of pods) living.add(pod.netns);
       return pods;
     },
     removeSandboxes: async (pods) => {
+      for (const pod of pods) living.delete(pod.netns);
       if (pods.length > 0)
         await must(["ip", "-batch", "-"], {
           input: pods.map((pod) => `netns del ${baseOf(pod.netns)}\n`).join(""),
         });
     },
+    request,
     call: async (verb, pod, extra = {}) => {
-      const env = {
-        PATH: process.env["PATH"] ?? "",
-        ...options.env,
-        CNI_COMMAND: verb,
-        CNI_CONTAINERID: pod.containerId,
-        CNI_NETNS: pod.netns,
-        CNI_IFNAME: "eth0",
-        CNI_ARGS: `K8S_POD_NAMESPACE=default;K8S_POD_NAME=${pod.name};K8S_POD_INFRA_CONTAINER_ID=${pod.containerId};IgnoreUnknown=1`,
-        CNI_PATH: "/opt/cni/bin",
-      };
-      const finished = await run([options.plugin], {
-        netns: options.hostNetns,
-        input: JSON.stringify({ ...CONFIG, ...extra }),
-        env,
-      });
+      const { env, input } = request(verb, pod, extra);
+      const finished = await run([options.plugin], { netns: options.hostNetns, input, env });
       const answer = readAnswer(finished);
       if (verb === "ADD" && answer.ok)
         writeFileSync(cacheFile(pod), JSON.stringify(cacheEntry(pod, finished.stdout)), { mode: 0o600 });
       if (verb === "DEL" && answer.ok) rmSync(cacheFile(pod), { force: true });
       return answer;
     },
+    close: async () => {
+      await runtime.removeSandboxes([...living].map((netns) => ({ name: "", containerId: "", netns })));
+    },
   };
+  return runtime;
 }
 
 function readAnswer(finished: Finished): CniAnswer {

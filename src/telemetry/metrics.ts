@@ -21,7 +21,7 @@ export type AgentFact =
   | { readonly kind: "hold"; readonly reason: string }
   | { readonly kind: "removed"; readonly what: string; readonly why: string }
   | { readonly kind: "repaired"; readonly what: string }
-  | { readonly kind: "state" };
+  | { readonly kind: "looked"; readonly at: string };
 
 export type Metrics = {
   readonly observeFact: (fact: AgentFact) => void;
@@ -41,7 +41,6 @@ export type Metrics = {
   readonly observeUnreadable: (what: string) => void;
   /** A failure that belongs to no walk; `doing` is a word of ours, not a message. */
   readonly observeFailure: (doing: string) => void;
-  readonly observeReconcile: (kind: string) => void;
   readonly observeStart: (seen: {
     readonly ok: boolean;
     readonly failure: string; // "" when it went well.
@@ -126,8 +125,9 @@ export function createMetrics(options: MetricsOptions): Metrics {
         case "repaired":
           count("berth_repaired_total", { what: fact.what });
           return;
-        case "state":
-          return; // Gauges read the state when they are asked for.
+        case "looked":
+          count("awscni_reconcile_count", { fn: fact.at });
+          return;
       }
     },
     observeEc2Call({ operation, outcome, code, durationMs }) {
@@ -154,9 +154,6 @@ export function createMetrics(options: MetricsOptions): Metrics {
     },
     observeFailure(doing) {
       count("awscni_ipamd_error_count", { fn: doing });
-    },
-    observeReconcile(kind) {
-      count("awscni_reconcile_count", { fn: kind });
     },
     observeStart({ ok, failure, recoverMs, totalMs }) {
       const labels = { success: `${ok}`, with_api_server: "false", failure_reason: failure };

@@ -34,7 +34,7 @@ async function samples(metrics: Metrics): Promise<ReadonlyMap<string, number>> {
 
 test("every fact that the agent tells is one that the metrics take", () => {
   const told: (fact: Observed) => AgentFact = (fact) => fact; // Held by the compiler.
-  expect(told({ kind: "state" })).toEqual({ kind: "state" });
+  expect(told({ kind: "looked", at: "ec2" })).toEqual({ kind: "looked", at: "ec2" });
 });
 
 test("ADDs and DELs are counted by outcome, with the incumbent's names beside ours", async () => {

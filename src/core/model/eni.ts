@@ -59,5 +59,6 @@ export type ForeignEni = {
   readonly id: EniId;
   readonly mac: Mac;
   readonly slot: EniSlot;
-  readonly reason: "no-manage" | "efa" | "trunk" | "branch" | "service-managed" | "untagged";
+  /** `beyond-limits`: in a slot that its instance type does not have as far as we know, so that no mark could number it. */
+  readonly reason: "no-manage" | "efa" | "trunk" | "branch" | "service-managed" | "untagged" | "beyond-limits";
 };

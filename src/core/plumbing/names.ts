@@ -22,8 +22,6 @@ export const RULE_ENI_ADDRESS_PRIORITY = 32_765; // From an ENI's own address: l
 
 /** The low six bits of the packet mark number the ENI; 0 is the primary one, which uses the main table. */
 export const ENI_MARK_MASK = 0x3f;
-/** Default of AWS_VPC_K8S_CNI_CONNMARK. */
-export const MAIN_MARK_DEFAULT = 0x80;
 
 /** The link group of a pod's host link is GROUP_BASE + the number of its ENI. Groups 1000 to 1999 are ours. */
 export const GROUP_BASE = 1_001;
@@ -33,8 +31,6 @@ export const GROUP_LAST = 1_999;
 export const PACKET_FILTER_TABLE = "berth";
 
 export const POD_GATEWAY_TEXT = "169.254.1.1";
-/** Host link name: AWS_VPC_K8S_CNI_VETHPREFIX (4 at most) and 11 hexadecimal digits of a hash of the sandbox id. */
-export const HOST_LINK_PREFIX_DEFAULT = "eni";
 
 /** An ENI slot's number on its instance, counted through the network cards: 0 is the primary ENI's. */
 export type EniNumber = Brand<number, "EniNumber">;
@@ -78,7 +74,7 @@ export function sandboxHash(id: SandboxId): string {
   return fnv(0x811c_9dc5) + fnv(0x1b87_3593);
 }
 
-/** Derived from the sandbox and not from its pod: a recreated pod's new sandbox may come before the old one is gone. */
+/** AWS_VPC_K8S_CNI_VETHPREFIX (4 at most) and 11 hexadecimal digits. Derived from the sandbox and not from its pod: a recreated pod's new sandbox may come before the old one is gone. */
 export function hostLinkName(prefix: string, id: SandboxId): string {
   return `${prefix}${sandboxHash(id).slice(0, 11)}`;
 }

@@ -1,26 +1,25 @@
 /** Whose ENI is it? Asked of everything that EC2 lists, before anything is done to it. Names: settings-and-features.md, section 2.1. */
 import type { EniSeen } from "../model/ec2.ts";
+import { CREATED_AT_TAG, DESCRIPTION_PREFIX, NO_MANAGE_TAG, OWNER_TAG } from "../model/eni-names.ts";
 import type { ForeignEni } from "../model/eni.ts";
-import type { InstanceId } from "../model/instance.ts";
+import type { InstanceId, InstanceLimits } from "../model/instance.ts";
+import { eniNumber } from "../plumbing/names.ts";
 import { parseWallTime, type WallTime } from "../../lib/time.ts";
-
-export const OWNER_TAG = "node.k8s.amazonaws.com/instance_id";
-export const CREATED_AT_TAG = "node.k8s.amazonaws.com/createdAt";
-export const NO_MANAGE_TAG = "node.k8s.amazonaws.com/no_manage";
-export const CLUSTER_TAG = "cluster.k8s.amazonaws.com/name";
-export const DESCRIPTION_PREFIX = "aws-K8S-";
 
 export type EniOwner =
   | { readonly kind: "ours" }
   | { readonly kind: "foreign"; readonly reason: ForeignEni["reason"] };
 
+/** What whose-is-it depends on beside the ENI itself. */
+export type OwnerRules = { readonly manageUntagged: boolean; readonly limits: InstanceLimits };
+
 /**
  * An attached ENI. `ours` may be grown, shrunk and (unless it is the primary one) detached.
  * Untagged ENIs count as ours where `manageUntagged` says so, as the AWS VPC CNI has it by default: see `detachable`.
  */
-export function ownerOf(seen: EniSeen, manageUntagged: boolean): EniOwner {
-  const primary = seen.attachment?.slot.networkCard === 0 && seen.attachment.slot.deviceIndex === 0;
-  if (primary) return { kind: "ours" };
+export function ownerOf(seen: EniSeen, rules: OwnerRules): EniOwner {
+  const slot = seen.attachment?.slot;
+  if (slot?.networkCard === 0 && slot.deviceIndex === 0) return { kind: "ours" };
   if (seen.tags.get(NO_MANAGE_TAG) === "true") return { kind: "foreign", reason: "no-manage" };
   switch (seen.interfaceType) {
     case "interface":
@@ -36,7 +35,10 @@ export function ownerOf(seen: EniSeen, manageUntagged: boolean): EniOwner {
       return { kind: "foreign", reason: "service-managed" };
   }
   if (seen.requesterManaged) return { kind: "foreign", reason: "service-managed" };
-  if (!seen.tags.has(OWNER_TAG) && !manageUntagged) return { kind: "foreign", reason: "untagged" };
+  if (!seen.tags.has(OWNER_TAG) && !rules.manageUntagged) return { kind: "foreign", reason: "untagged" };
+  // Somebody may attach an ENI at any index. One without a number cannot be plumbed.
+  if (slot !== undefined && eniNumber(slot, rules.limits) === null)
+    return { kind: "foreign", reason: "beyond-limits" };
   return { kind: "ours" };
 }
 

@@ -1,18 +1,32 @@
 /** What EC2 says now against what we believe: a list of differences, each a flat value. What to do about one is decided with time. */
-import { printCidr4, type Cidr4, type Ipv4 } from "../../lib/ip.ts";
+import { cidr4Contains, printCidr4, type Cidr4, type Ipv4 } from "../../lib/ip.ts";
 import type { EniSeen } from "../model/ec2.ts";
 import type { AttachmentId, Eni, EniId, ForeignEni, SecurityGroupId } from "../model/eni.ts";
 import type { NodeState } from "../state/node-state.ts";
-import { detachable, ownerOf } from "./classify.ts";
+import { detachable, ownerOf, type OwnerRules } from "./classify.ts";
 
 export type Drift = { readonly key: string } /** On the instance and ours to manage, but unknown to us. */ & (
   | { readonly kind: "eni-unknown"; readonly seen: EniSeen }
+  /** Its tags or its attachment's id are not what we believed: somebody changed them, or IMDS alone told us of it. */
+  | {
+      readonly kind: "owner-differs";
+      readonly eni: EniId;
+      readonly detachable: boolean;
+      readonly attachmentId: AttachmentId;
+    }
+  /** It is in our care, and is another's by now: tagged no_manage, or known from IMDS alone until now. */
+  | { readonly kind: "eni-foreign"; readonly eni: EniId; readonly reason: ForeignEni["reason"] }
   /** We believe it attached; EC2 does not list it here. */
   | { readonly kind: "eni-missing"; readonly eni: EniId }
   | { readonly kind: "address-unknown"; readonly eni: EniId; readonly ip: Ipv4 }
   | { readonly kind: "address-missing"; readonly eni: EniId; readonly ip: Ipv4; readonly believed: string }
   | { readonly kind: "prefix-unknown"; readonly eni: EniId; readonly prefix: Cidr4 }
-  | { readonly kind: "prefix-missing"; readonly eni: EniId; readonly prefix: Cidr4 }
+  | {
+      readonly kind: "prefix-missing";
+      readonly eni: EniId;
+      readonly prefix: Cidr4;
+      readonly believed: string; // "leaving" when all of it is, "allocated" when a sandbox holds one of it; else "free".
+    }
   /** The ENI would outlive its instance. */
   | { readonly kind: "outlives-instance"; readonly eni: EniId; readonly attachment: AttachmentId }
   /** Its security groups are not the primary ENI's (or the configured ones). */
@@ -26,16 +40,18 @@ export function findDrift(
   options: { readonly manageUntagged: boolean; readonly wantedGroups: readonly SecurityGroupId[] },
 ): Drift[] {
   const drifts: Drift[] = [];
-  const listed = new Map(seen.map((each) => [each.id, each]));
+  const rules = { manageUntagged: options.manageUntagged, limits: state.instance.limits };
+  const listed = new Set(seen.map((each) => each.id));
   for (const each of seen) {
     const eni = state.enis.get(each.id);
     if (eni === undefined) {
+      const status = each.attachment?.status;
       const usable =
-        ownerOf(each, options.manageUntagged).kind === "ours" && each.attachment?.status === "attached";
+        ownerOf(each, rules).kind === "ours" && (status === "attached" || status === "attaching");
       if (usable) drifts.push({ kind: "eni-unknown", key: `eni-unknown ${each.id}`, seen: each });
       continue;
     }
-    drifts.push(...addressDrift(eni, each));
+    drifts.push(...ownerDrift(state, eni, each, rules), ...addressDrift(eni, each));
     if (eni.role === "primary" || !detachable(each, state.instance.id)) continue;
     if (each.attachment?.deleteOnTermination === false) {
       drifts.push({
@@ -56,6 +72,22 @@ export function findDrift(
   }
   for (const eni of state.enis.values()) {
     if (!listed.has(eni.id)) drifts.push({ kind: "eni-missing", key: `eni-missing ${eni.id}`, eni: eni.id });
+  }
+  return drifts;
+}
+
+function ownerDrift(state: NodeState, eni: Eni, seen: EniSeen, rules: OwnerRules): Drift[] {
+  const drifts: Drift[] = [];
+  if (seen.attachment === null) return [];
+  const owner = ownerOf(seen, rules);
+  if (owner.kind === "foreign") {
+    drifts.push({ kind: "eni-foreign", key: `eni-foreign ${eni.id}`, eni: eni.id, reason: owner.reason });
+  }
+  const mine = eni.role === "secondary" && detachable(seen, state.instance.id);
+  const attachmentId = seen.attachment.id;
+  if (mine !== eni.detachable || attachmentId !== eni.attachmentId) {
+    const key = `owner-differs ${eni.id}`;
+    drifts.push({ kind: "owner-differs", key, eni: eni.id, detachable: mine, attachmentId });
   }
   return drifts;
 }
@@ -81,16 +113,23 @@ function addressDrift(eni: Eni, seen: EniSeen): Drift[] {
   }
   for (const prefix of eni.prefixes) {
     const text = printCidr4(prefix);
-    if (!listed.has(text))
-      drifts.push({ kind: "prefix-missing", key: `prefix-missing ${text} ${eni.id}`, eni: eni.id, prefix });
+    if (listed.has(text)) continue;
+    const key = `prefix-missing ${text} ${eni.id}`;
+    drifts.push({ kind: "prefix-missing", key, eni: eni.id, prefix, believed: believedOf(eni, prefix) });
   }
   return drifts;
 }
 
+function believedOf(eni: Eni, prefix: Cidr4): string {
+  const inside = [...eni.addresses.values()].filter((address) => cidr4Contains(prefix, address.ip));
+  if (inside.some((address) => address.kind === "allocated")) return "allocated";
+  return inside.every((address) => address.kind === "leaving") ? "leaving" : "free";
+}
+
 /** ENIs on the instance that are not ours to touch. They take up slots. */
-export function foreignEnis(seen: readonly EniSeen[], manageUntagged: boolean): ForeignEni[] {
+export function foreignEnis(seen: readonly EniSeen[], rules: OwnerRules): ForeignEni[] {
   return seen.flatMap((each) => {
-    const owner = ownerOf(each, manageUntagged);
+    const owner = ownerOf(each, rules);
     if (owner.kind === "ours" || each.attachment === null) return [];
     return [{ id: each.id, mac: each.mac, slot: each.attachment.slot, reason: owner.reason }];
   });

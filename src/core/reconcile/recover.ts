@@ -9,7 +9,7 @@ import type { EniSeen } from "../model/ec2.ts";
 import type { Eni, EniId, PoolAddress, SubnetId } from "../model/eni.ts";
 import type { Instance } from "../model/instance.ts";
 import { sandboxId, sandboxKeyOf, type NetnsRef, type SandboxId, type SandboxKey } from "../model/sandbox.ts";
-import { hostLinkName, isOurGroup, PODS_TABLE, sandboxMac } from "../plumbing/names.ts";
+import { eniGroup, eniNumber, hostLinkName, isOurGroup, PODS_TABLE, sandboxMac } from "../plumbing/names.ts";
 import type { HostSeen, LinkSeen } from "../plumbing/object.ts";
 import type { Allocation, EniCreation, LooseEni, NodeState } from "../state/node-state.ts";
 import {
@@ -24,6 +24,7 @@ import {
   looseEniFound,
   nodeBegan,
 } from "../state/transitions.ts";
+import { DESCRIPTION_PREFIX } from "../model/eni-names.ts";
 import { detachable, ownerOf } from "./classify.ts";
 import { foreignEnis } from "./drift.ts";
 
@@ -79,10 +80,12 @@ export function recoverNode(
   wallNow: WallTime,
 ): Recovered {
   const notes: Recovered["notes"][number][] = [];
-  let state = foreignEnisSeen(nodeBegan(truths.instance), foreignEnis(truths.enis, settings.manageUntagged));
+  const rules = { manageUntagged: settings.manageUntagged, limits: truths.instance.limits };
+  let state = foreignEnisSeen(nodeBegan(truths.instance), foreignEnis(truths.enis, rules));
   for (const seen of truths.enis) {
     const eni = eniFromSeen(seen, truths, settings.manageUntagged, now);
     if (eni !== null) state = eniAttached(state, eni);
+    else state = detachingFound(state, seen, now);
   }
   const remembered = truths.remembered;
   const alive =
@@ -106,6 +109,15 @@ export function recoverNode(
   return { state, notes };
 }
 
+/** We died between asking EC2 to detach it and writing that down: it is still to be deleted. */
+function detachingFound(state: NodeState, seen: EniSeen, now: Instant): NodeState {
+  const { id, attachment } = seen;
+  if (attachment === null || (attachment.status !== "detaching" && attachment.status !== "detached"))
+    return state;
+  if (!detachable(seen, state.instance.id) || !seen.description.startsWith(DESCRIPTION_PREFIX)) return state;
+  return looseEniFound(state, { id, attachmentId: attachment.id, since: now });
+}
+
 /** Null for an ENI that is not ours to manage, or not (or no longer) attached. */
 export function eniFromSeen(
   seen: EniSeen,
@@ -117,7 +129,8 @@ export function eniFromSeen(
   const subnetCidr = known.subnetCidrs.get(seen.subnetId);
   if (attachment === null || attachment.status === "detaching" || attachment.status === "detached")
     return null;
-  if (ownerOf(seen, manageUntagged).kind === "foreign" || seen.primaryIp === null || subnetCidr === undefined)
+  const rules = { manageUntagged, limits: known.instance.limits };
+  if (ownerOf(seen, rules).kind === "foreign" || seen.primaryIp === null || subnetCidr === undefined)
     return null;
   const primary = seen.mac === known.instance.primaryMac;
   const warm = (ip: Ipv4, by: PoolAddress["by"]): [Ipv4, PoolAddress] => [ip, { ip, by, kind: "warm" }];
@@ -148,6 +161,7 @@ function isDead(allocation: Allocation, remembered: Remembered, truths: Truths):
   if (!remembered.sameBoot) return true;
   if (truths.netnsLives(allocation.netns)) return false;
   const linked = truths.host.links.some((link) => link.name === allocation.hostLink);
+  if (isUnknown(allocation.netns)) return !linked; // Its namespace says nothing, but a veth dies with either end.
   const cached = truths.cached.some((each) => sandboxId(each.key) === allocation.id);
   return !linked || !cached;
 }
@@ -164,26 +178,40 @@ function rebuiltAllocations(
 ): Allocation[] {
   const cached = new Map(truths.cached.map((each) => [sandboxId(each.key), each]));
   const found = new Map<SandboxId, Allocation>();
-  const add = (key: SandboxKey, ip: Ipv4, netns: NetnsRef): void => {
-    const owner = [...state.enis.values()].find((eni) => eni.addresses.has(ip)) ?? null;
+  const enis = [...state.enis.values()];
+  const add = (key: SandboxKey, ip: Ipv4, netns: NetnsRef, plumbedFor: Eni | null): void => {
+    const owner = enis.find((eni) => eni.addresses.has(ip)) ?? plumbedFor;
     if (owner === null || found.has(sandboxId(key))) return;
+    if ([...found.values()].some((other) => other.ip === ip)) return; // A stale cache entry beside the link of today.
     found.set(sandboxId(key), rebuilt(key, ip, netns, owner, settings, wallNow));
   };
   for (const link of truths.host.links.filter(isOurs)) {
     const key = sandboxKeyOf(link.alias ?? "");
     const route = truths.host.routes.find((each) => each.table === PODS_TABLE && each.link === link.name);
-    if (key !== null && route !== undefined)
-      add(key, route.destination.ip, cached.get(sandboxId(key))?.netns ?? UNKNOWN_NETNS);
+    if (key === null || route === undefined) continue;
+    // EC2's view may be old. The link's group tells the ENI all the same, and a pod that runs must not lose its link.
+    const plumbedFor = enis.find((eni) => groupOf(eni, truths.instance) === link.group) ?? null;
+    add(key, route.destination.ip, cached.get(sandboxId(key))?.netns ?? UNKNOWN_NETNS, plumbedFor);
   }
   for (const each of truths.cached) {
     const [ip] = each.ips;
-    if (each.netns !== null && ip !== undefined) add(each.key, ip, each.netns);
+    if (each.netns !== null && ip !== undefined) add(each.key, ip, each.netns, null);
   }
   return [...found.values()];
 }
 
+function groupOf(eni: Eni, instance: Instance): number | null {
+  const number = eniNumber(eni.slot, instance.limits);
+  return number === null ? null : eniGroup(number);
+}
+
 /** Of a sandbox whose link we found, but neither checkpoint nor cache entry. It is dead once the link is. */
 const UNKNOWN_NETNS: NetnsRef = { path: "", device: 0, inode: 0 };
+
+/** Nobody ever told us the namespace: that it cannot be found proves nothing. */
+export function isUnknown(netns: NetnsRef): boolean {
+  return netns.path === "";
+}
 
 function rebuilt(
   key: SandboxKey,
@@ -225,7 +253,10 @@ function restOfMemory(
     const still = ips.filter((ip) => next.enis.get(eni)?.addresses.get(ip)?.kind === "warm");
     if (next.enis.has(eni)) next = addressesLeaving(next, eni, still);
   }
-  for (const loose of remembered.loose) if (!next.enis.has(loose.id)) next = looseEniFound(next, loose);
+  for (const loose of remembered.loose) {
+    if (next.enis.has(loose.id)) continue;
+    next = looseEniFound(next, { ...loose, since: remembered.sameBoot ? loose.since : now }); // Each boot has its own clock.
+  }
   if (remembered.creation !== null) {
     next = callInDoubt(eniCreationBegan(next, remembered.creation), {
       operation: "CreateNetworkInterface",

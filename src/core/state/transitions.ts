@@ -57,17 +57,20 @@ export function addressReleased(state: NodeState, id: SandboxId, until: Instant)
 
 /**
  * A sandbox found at start (in the checkpoint, in libcni's cache or in the kernel) holds its address, whatever we thought of it.
- * The address may be one that EC2 does not list: the allocation is kept all the same, so that nobody else is given it.
+ * The address may be one that EC2 does not list: the allocation is kept all the same, so that nobody else is given it. EC2 may also
+ * have it on another ENI by now: the allocation follows it, and so do the pod's packets.
  */
 export function allocationRecovered(state: NodeState, allocation: Allocation): NodeState {
-  const next = { ...state, allocations: withEntry(state.allocations, allocation.id, allocation) };
-  const address = state.enis.get(allocation.eni)?.addresses.get(allocation.ip);
+  const eni = [...state.enis.values()].find(({ addresses }) => addresses.has(allocation.ip));
+  const settled = eni === undefined ? allocation : movedTo(eni, allocation);
+  const next = { ...state, allocations: withEntry(state.allocations, allocation.id, settled) };
+  const address = eni?.addresses.get(allocation.ip);
   if (address === undefined) return next;
   assert(
     address.kind !== "allocated" || address.sandbox === allocation.id,
     `${allocation.ip} is held by two sandboxes`,
   );
-  return withAddress(next, allocation.eni, {
+  return withAddress(next, settled.eni, {
     ip: address.ip,
     by: address.by,
     kind: "allocated",
@@ -84,34 +87,28 @@ export function coolingRecovered(state: NodeState, eni: EniId, ip: Ipv4, until: 
 
 // --- EC2's addresses and prefixes --------------------------------------------------------------------------------------
 
-/** EC2 has put these on the ENI. Known ones, and the ENI's own address, are left as they are (LocalStack lists all it has). */
+/**
+ * EC2 has put these on the ENI. Known ones, and the ENI's own address, are left as they are (LocalStack lists all it has).
+ * An address is on one ENI: this is the latest news, so another ENI that we believed to have it has lost it.
+ */
 export function addressesAssigned(state: NodeState, id: EniId, ips: readonly Ipv4[]): NodeState {
-  const eni = eniOf(state, id);
-  const addresses = new Map(eni.addresses);
-  for (const ip of ips) {
-    if (ip === eni.primaryIp || addresses.has(ip)) continue;
-    addresses.set(ip, freshAddress(state, ip, "secondary"));
-  }
-  return withEni(state, { ...eni, addresses });
+  return withNewAddresses(state, eniOf(state, id), ips, "secondary");
 }
 
 export function prefixesAssigned(state: NodeState, id: EniId, prefixes: readonly Cidr4[]): NodeState {
   const eni = eniOf(state, id);
   const known = new Set(eni.prefixes.map(printCidr4));
   const added = prefixes.filter((prefix) => !known.has(printCidr4(prefix)));
-  const addresses = new Map(eni.addresses);
-  for (const prefix of added) {
-    for (const ip of addressesOfCidr4(prefix)) addresses.set(ip, freshAddress(state, ip, "prefix"));
-  }
-  return withEni(state, { ...eni, prefixes: [...eni.prefixes, ...added], addresses });
+  const ips = added.flatMap((prefix) => [...addressesOfCidr4(prefix)]);
+  return withNewAddresses(state, { ...eni, prefixes: [...eni.prefixes, ...added] }, ips, "prefix");
 }
 
 /** Chosen for going back to EC2: no sandbox can be given them any more. Said before the call is made, and again before a repeat. */
 export function addressesLeaving(state: NodeState, id: EniId, ips: readonly Ipv4[]): NodeState {
   return withAddresses(state, id, ips, (address) => {
     assert(
-      address.kind === "warm" || address.kind === "cooling",
-      `${address.ip} is ${address.kind} and cannot leave`,
+      address.kind !== "allocated",
+      `${address.ip} is held by a sandbox and cannot leave`,
     );
     return { ip: address.ip, by: address.by, kind: "leaving" };
   });
@@ -168,10 +165,12 @@ export function eniCreationFailed(state: NodeState): NodeState {
 /** An ENI of ours is on this instance. Its addresses are in it already; they are given out once its link is up. */
 export function eniAttached(state: NodeState, eni: Eni): NodeState {
   assert(!state.enis.has(eni.id), `${eni.id} is attached already`);
-  const addresses = new Map(eni.addresses);
-  for (const [ip, address] of addresses) addresses.set(ip, freshAddress(state, ip, address.by));
-  const next = { ...state, loose: withoutEntry(state.loose, eni.id) };
-  return { ...next, enis: withEntry(next.enis, eni.id, { ...eni, addresses }) };
+  const loose = withoutEntry(state.loose, eni.id);
+  const empty = { ...eni, addresses: new Map() };
+  const ipsBy = (by: PoolAddress["by"]): Ipv4[] =>
+    [...eni.addresses.values()].filter((address) => address.by === by).map((address) => address.ip);
+  const next = withNewAddresses({ ...state, loose }, empty, ipsBy("secondary"), "secondary");
+  return withNewAddresses(next, eniOf(next, eni.id), ipsBy("prefix"), "prefix");
 }
 
 /** Its link is there and plumbed. */
@@ -184,22 +183,21 @@ export function eniLinkLost(state: NodeState, id: EniId, since: Instant): NodeSt
   return withEni(state, { ...eniOf(state, id), phase: { kind: "awaiting-link", since } });
 }
 
-/** Chosen for detaching: no sandbox can be given an address of it any more. Said before the call is made. */
+/**
+ * Chosen for detaching: no sandbox can be given an address of it any more. Said before the call is made, and again before a repeat.
+ * Its addresses leave with it: that is what the checkpoint remembers, should the answer never come.
+ */
 export function eniLeaving(state: NodeState, id: EniId, since: Instant): NodeState {
   const eni = eniOf(state, id);
   assert(eni.role === "secondary" && eni.detachable, `${id} is not ours to detach`);
-  for (const address of eni.addresses.values()) {
-    assert(
-      address.kind !== "allocated",
-      `${address.ip} on ${id} is held by a sandbox, so its ENI cannot leave`,
-    );
-  }
-  return withEni(state, { ...eni, phase: { kind: "leaving", since } });
+  const next = addressesLeaving(state, id, [...eni.addresses.keys()]);
+  return withEni(next, { ...eniOf(next, id), phase: { kind: "leaving", since } });
 }
 
-/** EC2 refused to detach it: it may be used again. */
+/** EC2 refused to detach it: it and its addresses may be used again. */
 export function eniStayed(state: NodeState, id: EniId): NodeState {
-  return withEni(state, { ...eniOf(state, id), phase: { kind: "ready" } });
+  const next = addressesStayed(state, id, [...eniOf(state, id).addresses.keys()]);
+  return withEni(next, { ...eniOf(next, id), phase: { kind: "ready" } });
 }
 
 /** EC2 is taking it off this instance, or has; it is to be deleted, and until then it is ours. */
@@ -221,6 +219,15 @@ export function looseEniFound(state: NodeState, loose: LooseEni): NodeState {
 /** EC2 has deleted it, or does not know it. */
 export function eniDeleted(state: NodeState, id: EniId): NodeState {
   return { ...state, loose: withoutEntry(state.loose, id), enis: withoutEntry(state.enis, id) };
+}
+
+/** What EC2 says of its tags and its attachment: whether we may detach it, and by which id. IMDS knows neither. */
+export function eniOwnerSeen(
+  state: NodeState,
+  id: EniId,
+  owner: { readonly detachable: boolean; readonly attachmentId: AttachmentId },
+): NodeState {
+  return withEni(state, { ...eniOf(state, id), ...owner });
 }
 
 export function eniGroupsChanged(
@@ -285,12 +292,47 @@ function addressOf(state: NodeState, id: EniId, ip: Ipv4): PoolAddress {
   return address;
 }
 
-/** Warm, unless a recovered sandbox holds it already: EC2's view can lag behind the checkpoint's. */
-function freshAddress(state: NodeState, ip: Ipv4, by: PoolAddress["by"]): PoolAddress {
-  for (const allocation of state.allocations.values()) {
-    if (allocation.ip === ip) return { ip, by, kind: "allocated", sandbox: allocation.id };
+/** The ENI as given, with these addresses beside those it has. `ips` that it has already, or that are its own, change nothing. */
+function withNewAddresses(
+  state: NodeState,
+  eni: Eni,
+  ips: readonly Ipv4[],
+  by: PoolAddress["by"],
+): NodeState {
+  const added = ips.filter((ip) => ip !== eni.primaryIp && !eni.addresses.has(ip));
+  if (added.length === 0) return withEni(state, eni);
+  const holders = new Map([...state.allocations.values()].map((each) => [each.ip, each]));
+  const addresses = new Map(eni.addresses);
+  const allocations = new Map(state.allocations);
+  for (const ip of added) {
+    // Warm, unless a sandbox holds it already: EC2's view can lag behind the checkpoint's. Rest goes on wherever the address is.
+    const holder = holders.get(ip);
+    const before = [...state.enis.values()].find((each) => each.addresses.has(ip))?.addresses.get(ip);
+    if (holder !== undefined) {
+      addresses.set(ip, { ip, by, kind: "allocated", sandbox: holder.id });
+      allocations.set(holder.id, movedTo(eni, holder));
+    } else if (before?.kind === "cooling") {
+      addresses.set(ip, { ip, by, kind: "cooling", until: before.until });
+    } else addresses.set(ip, { ip, by, kind: "warm" });
   }
-  return { ip, by, kind: "warm" };
+  return withEni({ ...withoutAddresses(state, eni.id, added), allocations }, { ...eni, addresses });
+}
+
+/** Other ENIs than `keeper` lose these addresses, and the prefixes that they are part of. */
+function withoutAddresses(state: NodeState, keeper: EniId, ips: readonly Ipv4[]): NodeState {
+  let next = state;
+  for (const eni of state.enis.values()) {
+    if (eni.id === keeper) continue;
+    const lost = ips.filter((ip) => eni.addresses.has(ip));
+    if (lost.length === 0) continue;
+    const prefixes = eni.prefixes.filter((prefix) => lost.some((ip) => cidr4Contains(prefix, ip)));
+    next = addressesGone(prefixesGone(next, eni.id, prefixes), eni.id, lost);
+  }
+  return next;
+}
+
+function movedTo(eni: Eni, allocation: Allocation): Allocation {
+  return allocation.eni === eni.id ? allocation : { ...allocation, eni: eni.id, eniSlot: eni.slot };
 }
 
 function addressesWithin(eni: Eni, prefixes: readonly Cidr4[]): Ipv4[] {
