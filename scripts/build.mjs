@@ -38,7 +38,9 @@ async function bundle() {
     splitting: true,
     chunkNames: "chunk-[hash]",
     external: ["koffi"],
-    banner: { js: 'import{createRequire as berthRequire}from"node:module";const require=berthRequire(import.meta.url);' },
+    banner: {
+      js: 'import{createRequire as berthRequire}from"node:module";const require=berthRequire(import.meta.url);',
+    },
     logLevel: "warning",
     metafile: true,
   });
@@ -52,7 +54,9 @@ function compileShim() {
   const compiler = ["musl-gcc", "gcc", "cc"].find(onPath);
   if (compiler === undefined) fail("no C compiler found. Install one: apt-get install -y musl-tools");
   const flags = ["-static", "-Os", "-std=c11", "-Wall", "-Wextra", "-Werror", "-s"];
-  const done = spawnSync(compiler, [...flags, "-o", join(dist, "berth-cni"), source], { stdio: ["ignore", 2, 2] });
+  const done = spawnSync(compiler, [...flags, "-o", join(dist, "berth-cni"), source], {
+    stdio: ["ignore", 2, 2],
+  });
   if (done.status !== 0) fail(`${compiler} could not compile the CNI plugin`);
 }
 
@@ -67,7 +71,9 @@ function hashOf(paths) {
 }
 
 function onPath(program) {
-  return (process.env.PATH ?? "").split(delimiter).some((folder) => folder !== "" && existsSync(join(folder, program)));
+  return (process.env.PATH ?? "")
+    .split(delimiter)
+    .some((folder) => folder !== "" && existsSync(join(folder, program)));
 }
 
 function fail(text) {

@@ -21,13 +21,20 @@ for (const entry of source.matchAll(/^\t"([^"]+)": \{\n([\s\S]*?)^\t\},/gm)) {
     .sort((left, right) => Number(left[2]) - Number(right[2]))
     .map((card) => card[1]);
   const hypervisor = /Hypervisor:\s+"(\w*)"/.exec(body)?.[1] ?? "";
-  const fields = [type, number(body, "Interface"), number(body, "IPv4PerInterface"), hypervisor === "" ? "-" : hypervisor];
+  const fields = [
+    type,
+    number(body, "Interface"),
+    number(body, "IPv4PerInterface"),
+    hypervisor === "" ? "-" : hypervisor,
+  ];
   fields.push(/IsBareMetal:\s+true/.test(body) ? "metal" : "virtual", number(body, "BranchInterface"));
   fields.push(number(body, "DefaultNetworkCardIndex"), cards.join(","));
-  if (cards.length === 0 || fields.some((field) => Number.isNaN(field))) throw new Error(`cannot read ${type}`);
+  if (cards.length === 0 || fields.some((field) => Number.isNaN(field)))
+    throw new Error(`cannot read ${type}`);
   rows.push(fields.join(" "));
 }
-if (rows.length < 300) throw new Error(`only ${rows.length} instance types found: the source's shape has changed`);
+if (rows.length < 300)
+  throw new Error(`only ${rows.length} instance types found: the source's shape has changed`);
 const text = `/**
  * Network limits of ${rows.length} EC2 instance types, one a line:
  * type, ENIs, IPv4 addresses an ENI, hypervisor (- when none), metal or virtual, branch ENIs, default network card, ENIs on each card.

@@ -20,6 +20,17 @@ const vitest = [
   ...rest,
 ];
 const privateRun = 'mount -t tmpfs run /run && mkdir -p /run/netns && ip link set lo up && exec "$@"';
-const unshare = ["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", ...(asRoot ? [] : ["--user", "--map-root-user"])];
-const done = spawnSync("unshare", [...unshare, "sh", "-c", privateRun, "sh", ...vitest], { cwd: root, stdio: "inherit" });
+const unshare = [
+  "--net",
+  "--mount",
+  "--pid",
+  "--fork",
+  "--kill-child",
+  "--mount-proc",
+  ...(asRoot ? [] : ["--user", "--map-root-user"]),
+];
+const done = spawnSync("unshare", [...unshare, "sh", "-c", privateRun, "sh", ...vitest], {
+  cwd: root,
+  stdio: "inherit",
+});
 process.exit(done.status ?? 1);

@@ -27,7 +27,11 @@ function installNpmPackages() {
   const wanted = Math.max(mtimeOf(join(root, "package.json")), mtimeOf(join(root, "package-lock.json")));
   if (installed >= wanted) return;
   say("installing npm packages");
-  run("npm", ["ci", "--no-audit", "--no-fund", "--loglevel=error"], "npm packages could not be installed; is the registry reachable?");
+  run(
+    "npm",
+    ["ci", "--no-audit", "--no-fund", "--loglevel=error"],
+    "npm packages could not be installed; is the registry reachable?",
+  );
 }
 
 function installPrograms() {
@@ -39,7 +43,9 @@ function installPrograms() {
   if (!mayInstall()) {
     const must = packages.filter((each) => each !== "musl-tools" || !["gcc", "cc"].some(onPath));
     if (must.length === 0) return;
-    fail(`these Debian packages are missing and this user may not install them: ${must.join(" ")}. Run as root: apt-get install -y ${must.join(" ")}`);
+    fail(
+      `these Debian packages are missing and this user may not install them: ${must.join(" ")}. Run as root: apt-get install -y ${must.join(" ")}`,
+    );
   }
   say(`installing Debian packages: ${packages.join(" ")}`);
   const install = ["install", "-y", "--no-install-recommends", ...packages];

@@ -19,18 +19,33 @@ export default defineConfig({
           testTimeout: 10_000,
         },
       },
-      { extends: true, test: { name: "sim", include: ["test/sim/**/*.test.ts"], pool: "forks", testTimeout: 120_000 } },
+      {
+        extends: true,
+        test: { name: "sim", include: ["test/sim/**/*.test.ts"], pool: "forks", testTimeout: 120_000 },
+      },
       {
         extends: true,
         test: { name: "kernel", include: ["test/kernel/**/*.test.ts"], ...oneAtATime, testTimeout: 60_000 },
       },
       {
         extends: true,
-        test: { name: "e2e", include: ["test/e2e/**/*.test.ts"], ...oneAtATime, testTimeout: 120_000, hookTimeout: 60_000 },
+        test: {
+          name: "e2e",
+          include: ["test/e2e/**/*.test.ts"],
+          ...oneAtATime,
+          testTimeout: 120_000,
+          hookTimeout: 60_000,
+        },
       },
       {
         extends: true,
-        test: { name: "judges", include: ["test/judges/**/*.test.ts"], ...oneAtATime, testTimeout: 300_000, hookTimeout: 600_000 },
+        test: {
+          name: "judges",
+          include: ["test/judges/**/*.test.ts"],
+          ...oneAtATime,
+          testTimeout: 300_000,
+          hookTimeout: 600_000,
+        },
       },
     ],
   },

@@ -15,7 +15,9 @@ async function main(args: readonly string[]): Promise<number> {
     case "demo": {
       const unknown = rest.filter((option) => option !== "--json");
       if (unknown.length > 0) return usage(`demo does not know ${unknown.join(" ")}`);
-      return isInside() ? await demo({ json: rest.includes("--json") }) : await runInside([fileURLToPath(import.meta.url), ...args]);
+      return isInside()
+        ? await demo({ json: rest.includes("--json") })
+        : await runInside([fileURLToPath(import.meta.url), ...args]);
     }
     case "emulator":
       return await emulate(rest);

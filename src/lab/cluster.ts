@@ -23,6 +23,7 @@ export type ClusterOptions = {
   readonly emulator?: EmulatorOptions;
   readonly subnetCidr?: string;
   readonly folder?: string;
+  readonly bundle?: string; // Another build of the daemon than the one for production.
 };
 
 export type Cluster = {
@@ -83,6 +84,7 @@ export async function createCluster(options: ClusterOptions): Promise<Cluster> {
       ec2Url: `http://${fabric.vpc.ec2Address}`,
       imdsUrl: `http://${fabric.vpc.imdsAddress}`,
       settings: { ...options.settings, ...settings },
+      ...(options.bundle === undefined ? {} : { bundle: options.bundle }),
     }),
   );
   return {

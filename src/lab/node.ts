@@ -31,6 +31,7 @@ export type NodeOptions = {
   readonly ec2Url: string;
   readonly imdsUrl: string;
   readonly settings: Readonly<Record<string, string>>;
+  readonly bundle?: string; // Another build of the daemon than the one for production.
 };
 
 export type LabNode = {
@@ -71,7 +72,7 @@ export function createNode(options: NodeOptions): LabNode {
   const startDaemon: LabNode["startDaemon"] = async (settings = {}) => {
     const env = { ...daemonEnvironment(options, runFolder), ...options.settings, ...settings };
     const log = openSync(logFile, "a");
-    const daemon = spawn("nsenter", [`--net=${netns}`, ...daemonCommand()], {
+    const daemon = spawn("nsenter", [`--net=${netns}`, ...daemonCommand(options.bundle ?? BUNDLE)], {
       stdio: ["ignore", log, log],
       env,
     });
@@ -113,7 +114,7 @@ export function createNode(options: NodeOptions): LabNode {
  * A mount namespace like its container's: what the runtime mounts under /run/netns comes in, nothing goes out; /proc/sys is
  * read-only but for net/ipv4/conf. The `exec`s make the daemon this very process, so that signals reach it.
  */
-function daemonCommand(): string[] {
+function daemonCommand(bundle: string): string[] {
   const script = [
     "mount --bind /proc/sys /proc/sys",
     "mount -o remount,bind,ro /proc/sys",
@@ -132,7 +133,7 @@ function daemonCommand(): string[] {
     "sh",
     process.execPath,
     ...DAEMON_FLAGS,
-    BUNDLE,
+    bundle,
   ];
 }
 

@@ -60,5 +60,12 @@ export type ForeignEni = {
   readonly mac: Mac;
   readonly slot: EniSlot;
   /** `beyond-limits`: in a slot that its instance type does not have as far as we know, so that no mark could number it. */
-  readonly reason: "no-manage" | "efa" | "trunk" | "branch" | "service-managed" | "untagged" | "beyond-limits";
+  readonly reason:
+    | "no-manage"
+    | "efa"
+    | "trunk"
+    | "branch"
+    | "service-managed"
+    | "untagged"
+    | "beyond-limits";
 };

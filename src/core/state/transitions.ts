@@ -106,10 +106,7 @@ export function prefixesAssigned(state: NodeState, id: EniId, prefixes: readonly
 /** Chosen for going back to EC2: no sandbox can be given them any more. Said before the call is made, and again before a repeat. */
 export function addressesLeaving(state: NodeState, id: EniId, ips: readonly Ipv4[]): NodeState {
   return withAddresses(state, id, ips, (address) => {
-    assert(
-      address.kind !== "allocated",
-      `${address.ip} is held by a sandbox and cannot leave`,
-    );
+    assert(address.kind !== "allocated", `${address.ip} is held by a sandbox and cannot leave`);
     return { ip: address.ip, by: address.by, kind: "leaving" };
   });
 }

@@ -423,7 +423,10 @@ describe("shrinking", () => {
   test("single addresses are not taken off an ENI that will soon go as a whole", () => {
     const state = settled(T3_MEDIUM, { warmIpTarget: 7 });
     const old = after(NOW, 60_000);
-    expect(planPool(state, settingsOf({ warmIpTarget: 2 }), NOW)).toMatchObject({ kind: "hold", retryAt: old });
+    expect(planPool(state, settingsOf({ warmIpTarget: 2 }), NOW)).toMatchObject({
+      kind: "hold",
+      retryAt: old,
+    });
     expect(settle(state, settingsOf({ warmIpTarget: 2 }), old).actions.map(printAction)).toEqual([
       "detach-eni eni-1",
       "unassign-addresses eni-0 3",
