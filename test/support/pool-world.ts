@@ -107,7 +107,7 @@ export function eniAt(state: NodeState, slot: EniSlot, subnetId: SubnetId, now: 
   };
 }
 
-export type Applied = { readonly state: NodeState; readonly now: Instant };
+type Applied = { readonly state: NodeState; readonly now: Instant };
 
 /** What the world is after the action. With `links: "awaited"` an attached ENI stays without its link. */
 export function applyAction(
