@@ -107,8 +107,6 @@ export function eniAt(state: NodeState, slot: EniSlot, subnetId: SubnetId, now: 
   };
 }
 
-type Applied = { readonly state: NodeState; readonly now: Instant };
-
 /** What the world is after the action. With `links: "awaited"` an attached ENI stays without its link. */
 export function applyAction(
   state: NodeState,
