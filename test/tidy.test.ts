@@ -265,6 +265,25 @@ describe("files", () => {
     expect([...new Set(hosts)].filter((host) => host !== "https://registry.npmjs.org")).toEqual([]);
   });
 
+  test("name no page that a reader of this repository cannot open", () => {
+    const texts = [
+      ...["src", "test", "docs", "scripts"].flatMap((folder) =>
+        filesIn(folder, [".ts", ".mjs", ".md", ".c", ".h"]),
+      ),
+      ...readdirSync(root).filter((name) => name.endsWith(".md")),
+    ];
+    const here = new Set(texts.map((path) => path.split("/").at(-1)));
+    // The CNI specification's, the AWS VPC CNI's, and what `npm run bench` writes.
+    const elsewhere = new Set(["CONVENTIONS.md", "eni-and-ip-target.md", "performance.md"]);
+    const lost = texts.flatMap((path) =>
+      [...read(path).matchAll(/[\w-]+\.md\b|\bcontract, (?:section|row|item)s? \d+/g)]
+        .map(([name]) => name)
+        .filter((name) => !here.has(name) && !elsewhere.has(name))
+        .map((name) => `${path}: ${name}`),
+    );
+    expect(lost).toEqual([]);
+  });
+
   test("of ours that are long are few: a file is one thought", () => {
     const long = sources
       .filter((path) => !path.endsWith(".generated.ts"))

@@ -26,7 +26,7 @@ import { unreachable } from "../lib/assert.ts";
 import type { Agent } from "./agent.ts";
 import { finishCreation, subnetCidrOf } from "./perform.ts";
 
-/** A look that follows a lost answer waits for EC2's views to settle first. Source: ec2-reality.md, section 4. */
+/** A look that follows a lost answer waits for EC2's views to settle first. Source: EC2 API, "Eventual consistency". */
 export const DOUBT_SETTLE_MS = 3_000;
 /** How long a difference must last, over at least two looks, before we believe EC2 over ourselves. */
 const DRIFT_GRACE_MS = 60_000;

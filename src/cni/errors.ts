@@ -1,6 +1,6 @@
 /**
  * Failures as a runtime and a pod's owner see them: a CNI code, a short message that is never empty and says what to do, and
- * details. No runtime acts on the code (contract, section 8): containerd prints "msg; details" into the pod's events, so the words
+ * details. No runtime acts on the code: containerd prints "msg; details" into the pod's events, so the words
  * are what helps. docs/reference/errors.md lists the codes.
  */
 import type { HoldReason } from "../core/model/action.ts";

@@ -1,6 +1,6 @@
 /**
  * Reads what a runtime hands over: the network configuration on stdin, and CNI_ARGS. Tolerant of letter case in what runtimes fill
- * in (containerd sends `HostPort` where others send `hostPort`; contract, section 4) and of keys that it does not know, which are
+ * in (containerd sends `HostPort` where others send `hostPort`: its structs name no JSON keys) and of keys that it does not know, which are
  * kept. What a pod's owner asked for and this plugin cannot do is refused with a reason, not dropped.
  * Source: CNI specification, "Network configuration format" and "CNI operations"; CONVENTIONS.md for the capabilities.
  */

@@ -1,5 +1,5 @@
 /**
- * One operation at a time for each sandbox, and the rules between ADD and DEL of one sandbox (contract, section 15, items 5 to 7):
+ * One operation at a time for each sandbox, and the rules between ADD and DEL of one sandbox:
  * a DEL stops a running ADD, waits for its roll-back and then does its own work; an ADD that was received before a DEL never
  * starts after it; a DEL has answered before its link is gone, and an ADD waits for that.
  */

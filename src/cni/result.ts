@@ -1,7 +1,7 @@
 /**
  * An attached sandbox as a CNI result, in each version served, merged into what earlier plugins of the chain made.
  * Only true data: no hidden state in fields, no address on a host-side interface (cri-o would count it as the pod's).
- * Source: CNI specification 0.3.1 to 1.1.0, "ADD Success"; contract, sections 6, 7 and 12.
+ * Source: CNI specification 0.3.1 to 1.1.0, "ADD Success".
  */
 import type { Mac } from "../core/model/eni.ts";
 import { isIpv4, type Ip } from "../lib/ip.ts";

@@ -1,6 +1,6 @@
 /**
  * Forgets the connections of an address that changes hands: an entry of the old pod, a UDP one above all, would go on
- * translating packets for the new one (data-path.md, row 27). Nobody waits for it. The kernel walks its whole table for each
+ * translating packets for the new one (aws/amazon-vpc-cni-k8s#3634, #373). Nobody waits for it. The kernel walks its whole table for each
  * request, so that is done on a pool thread, one address at a time.
  */
 import type { Ipv4 } from "../lib/ip.ts";

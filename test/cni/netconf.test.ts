@@ -22,7 +22,7 @@ function codeOf(text: string): number {
 }
 
 describe("capabilities", () => {
-  // The left as cri-o and cnitool send them, the right as containerd does: its structs carry no JSON names (contract, section 4).
+  // The left as cri-o and cnitool send them, the right as containerd does: its structs carry no JSON names.
   const lower = {
     portMappings: [{ hostPort: 8080, containerPort: 80, protocol: "tcp", hostIP: "" }],
     bandwidth: { ingressRate: 1_000, ingressBurst: 4_294_967_295, egressRate: 0, egressBurst: 0 },

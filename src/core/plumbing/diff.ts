@@ -14,7 +14,7 @@ type AddressSeen = HostSeen["addresses"][number];
  * Ours, and so taken away when not desired: routes and rules with ROUTE_PROTOCOL; links in our groups whose alias names no live sandbox,
  * or that have no alias, our prefix and no live sandbox's name (a crash came between a link and its alias). Of foreign things only two
  * kinds go, both on links of secondary ENIs that we manage: addresses, and connected routes of the main table, which a DHCP client or
- * the kernel's own habit put there (data-path.md, rows 18 and 32). All other foreign things stay as they are.
+ * the kernel's own habit put there (aws/amazon-vpc-cni-k8s#3524, cilium/cilium#9446). All other foreign things stay as they are.
  *
  * Empty when all is well. Applying the ops to `seen` gives a state whose diff is empty, but for permanent neighbours, which `HostSeen`
  * does not show and which are therefore always put.

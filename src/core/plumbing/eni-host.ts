@@ -13,7 +13,7 @@ import type { KernelObject, LinkSeen } from "./object.ts";
 /** Kinds of link that take the MAC of the link below them, so that a MAC alone would find two. */
 const COPIES_MAC: ReadonlySet<string> = new Set(["vlan", "ipvlan", "macvlan", "bridge", "bond"]);
 
-/** The link of an ENI, by its MAC: names change within milliseconds of a hot plug (data-path.md, section 3). Null when it is not there (yet). */
+/** The link of an ENI, by its MAC: names change within milliseconds of a hot plug (cilium/cilium#43203). Null when it is not there (yet). */
 export function linkOfEni(links: readonly LinkSeen[], mac: Mac): LinkSeen | null {
   return links.find((link) => link.mac === mac && !(link.kind !== null && COPIES_MAC.has(link.kind))) ?? null;
 }

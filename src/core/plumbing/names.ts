@@ -1,6 +1,6 @@
 /**
  * Every name and number that we write into the kernel: link names, groups, tables, rule priorities, mark bits, protocol.
- * One place, so that they can be read beside the AWS VPC CNI's (settings-and-features, section 2.3) and never collide.
+ * One place, so that they can be read beside the AWS VPC CNI's (its pkg/networkutils) and never collide.
  */
 import type { EniSlot, Mac } from "../model/eni.ts";
 import type { InstanceLimits } from "../model/instance.ts";
@@ -79,7 +79,7 @@ export function hostLinkName(prefix: string, id: SandboxId): string {
   return `${prefix}${sandboxHash(id).slice(0, 11)}`;
 }
 
-/** Locally administered and unicast; given at creation, so that udev leaves it alone (data-path.md, row 16). */
+/** Locally administered and unicast; given at creation, so that udev leaves it alone (aws/amazon-vpc-cni-k8s#2103). */
 export function sandboxMac(end: "host" | "pod", id: SandboxId): Mac {
   const digits = sandboxHash(id);
   const first = end === "host" ? "0a" : "0e";

@@ -17,9 +17,9 @@ export type Sysctl = { readonly name: string; readonly value: string; readonly d
 
 /**
  * - `all.rp_filter=2`, since the value in force is the greater of `all` and the link's: replies to the node's address leave by
- *   another ENI than the one that the unmarked reverse lookup finds, and strict links drop what enters for pods (data-path.md, 1.4).
+ *   another ENI than the one that the unmarked reverse lookup finds, and strict links drop what enters for pods.
  *   What strictness did for pods, our packet filter's source check does.
- * - `ip_forward=1` is set by kubelet or the AMI; without it no pod reaches anything (data-path.md, row 20).
+ * - `ip_forward=1` is set by kubelet or the AMI; without it no pod reaches anything (aws/amazon-vpc-cni-k8s#744).
  */
 export const NODE_SYSCTLS: readonly Sysctl[] = [
   { name: "net.ipv4.conf.all.rp_filter", value: "2", duty: "set" },

@@ -128,7 +128,7 @@ export function printPacketFilter(filter: PacketFilter): string {
     ...(snat === null
       ? []
       : [
-          // Replies to clients outside that reached the pod itself leave as they came: original direction only (data-path.md, 1.4).
+          // Replies to clients outside that reached the pod itself leave as they came: original direction only (aws/amazon-vpc-cni-k8s#1392).
           `  ${fromPods} ct direction original ip daddr != @local_cidrs fib daddr type != local meta mark set meta mark | ${main}`,
         ]),
     `  ${fromPods} meta mark & ${main} == 0 iifgroup vmap @eni_of_group`,

@@ -16,7 +16,7 @@ export type PlumbingSettings = {
   readonly externalServiceCidrs: readonly Cidr4[]; // AWS_EXTERNAL_SERVICE_CIDRS
 };
 
-/** Marks are needed by two features; either keeps them (data-path.md, row 6: a shared rule went with the first). */
+/** Marks are needed by two features; either keeps them (a shared rule went with the first in aws/amazon-vpc-cni-k8s#2025). */
 export function marksAreUsed(settings: PlumbingSettings): boolean {
   return settings.nodePort || settings.snat !== null;
 }

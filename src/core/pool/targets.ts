@@ -6,7 +6,7 @@ import type { InstanceLimits } from "../model/instance.ts";
 export const PREFIX_SIZE = 16;
 
 /**
- * The operator's settings for the pool. Names and meaning are those of the AWS VPC CNI (settings-and-features, 1.1); docs/reference/pool.md
+ * The operator's settings for the pool. Names and meaning are those of the AWS VPC CNI's README; docs/reference/pool.md
  * tells which one wins. A target of 0 is the same as null: off.
  */
 export type PoolSettings = {

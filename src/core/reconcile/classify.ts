@@ -1,4 +1,4 @@
-/** Whose ENI is it? Asked of everything that EC2 lists, before anything is done to it. Names: settings-and-features.md, section 2.1. */
+/** Whose ENI is it? Asked of everything that EC2 lists, before anything is done to it. Names: the AWS VPC CNI's README, "ENI tags related to Allocation". */
 import type { EniSeen } from "../model/ec2.ts";
 import { CREATED_AT_TAG, DESCRIPTION_PREFIX, NO_MANAGE_TAG, OWNER_TAG } from "../model/eni-names.ts";
 import type { ForeignEni } from "../model/eni.ts";
