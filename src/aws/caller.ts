@@ -67,7 +67,8 @@ export function createCaller(options: CallerOptions): Caller {
       const result = await attemptOnce(
         options,
         call,
-        Math.min(options.requestTimeoutMs, deadline - began),
+        // Whole milliseconds: timers take no others, and our clock has fractions.
+        Math.max(1, Math.floor(Math.min(options.requestTimeoutMs, deadline - began))),
         trace,
       );
       const failure = result.ok ? null : result.error;
@@ -112,7 +113,7 @@ async function attemptOnce<T>(
   // Before the SDK is asked, so that a source that is away is told apart from an EC2 that is.
   const credentials = await options.credentials.current();
   if (!credentials.ok) return err(withoutCredentials(operation, credentials.error));
-  const signal = AbortSignal.timeout(Math.max(1, timeoutMs));
+  const signal = AbortSignal.timeout(timeoutMs);
   const trace = options.sender.trace(signal);
   seen.value = trace;
   const trouble = (symptom: string, message: string): { readonly ok: false; readonly error: Ec2Failure } =>

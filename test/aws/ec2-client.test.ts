@@ -236,6 +236,19 @@ test("a hung mutating call is in doubt at its deadline and is not sent again", a
   ]);
 });
 
+test("an attempt gets what is left of the call's deadline, which is no whole number of milliseconds", async () => {
+  const { ec2, calls } = await against(() => {}, { requestTimeoutMs: 300, callDeadlineMs: 500 });
+  expect(await ec2.describeSubnets(["subnet-1" as SubnetId])).toMatchObject({
+    ok: false,
+    error: { code: "Timeout" },
+  });
+  expect(calls.map(({ attempt, code }) => [attempt, code])).toEqual([
+    [0, "Timeout"],
+    [1, "Timeout"],
+  ]);
+  expect(calls[1]?.durationMs).toBeLessThan(250);
+});
+
 test("a slow drip of an answer does not outlive the deadline", async () => {
   const { ec2 } = await against(
     (_asked, response) => {
