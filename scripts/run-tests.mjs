@@ -32,5 +32,6 @@ const unshare = [
 const done = spawnSync("unshare", [...unshare, "sh", "-c", privateRun, "sh", ...vitest], {
   cwd: root,
   stdio: "inherit",
+  env: { ...process.env, BERTH_TEST_PLACE: "1" },
 });
 process.exit(done.status ?? 1);

@@ -2,7 +2,12 @@ import { defineConfig } from "vitest/config";
 
 // Five kinds of test (see docs/ARCHITECTURE.md). `fast` is pure and parallel; `kernel` and `e2e` use network namespaces
 // and run one file at a time, in forks: a worker thread has its own network namespace, but /proc/self lies there.
-const oneAtATime = { pool: "forks", fileParallelism: false, maxWorkers: 1 } as const;
+const oneAtATime = {
+  pool: "forks",
+  fileParallelism: false,
+  maxWorkers: 1,
+  setupFiles: ["test/support/clean-namespace.ts"],
+} as const;
 
 export default defineConfig({
   test: {
