@@ -29,13 +29,16 @@ import { finishCreation, subnetCidrOf } from "./perform.ts";
 /** A look that follows a lost answer waits for EC2's views to settle first. Source: EC2 API, "Eventual consistency". */
 export const DOUBT_SETTLE_MS = 3_000;
 /** How long a difference must last, over at least two looks, before we believe EC2 over ourselves. */
-const DRIFT_GRACE_MS = 60_000;
+export const DRIFT_GRACE_MS = 60_000;
 
 /** In doubt after a start without EC2: it was never looked at, and what it says the first time is believed. */
 export const LOOK_OPERATION = "DescribeNetworkInterfaces";
 
 /** What one look remembers for the next. */
-export type LookMemory = { suspicions: Suspicions };
+export type LookMemory = {
+  suspicions: Suspicions;
+  unripe: number; // Differences that one more look will decide.
+};
 
 /** False when EC2 could not be asked; nothing is changed then. */
 export async function lookAtEc2(agent: Agent, memory: LookMemory): Promise<boolean> {
@@ -57,6 +60,7 @@ export async function lookAtEc2(agent: Agent, memory: LookMemory): Promise<boole
     graceOf(drift, agent),
   );
   memory.suspicions = after;
+  memory.unripe = after.size - ripe.length;
   for (const drift of ripe) await settleDrift(agent, drift);
   cell.set(foreignEnisSeen(cell.state, notInOurCare())); // Some may have left our care just now.
   if (settings.deleteLeakedEnis) await lookForLeaks(agent);

@@ -11,7 +11,7 @@ import { schedulableChanged } from "../core/state/transitions.ts";
 import { after, backoffMs, type Instant, MINUTE_MS, SECOND_MS } from "../lib/time.ts";
 import type { Agent } from "./agent.ts";
 import type { InDoubt, Obstacle } from "../core/state/node-state.ts";
-import { DOUBT_SETTLE_MS, LOOK_OPERATION, lookAtEc2, type LookMemory } from "./look.ts";
+import { DOUBT_SETTLE_MS, DRIFT_GRACE_MS, LOOK_OPERATION, lookAtEc2, type LookMemory } from "./look.ts";
 import type { Job } from "./loop.ts";
 import { perform } from "./perform.ts";
 
@@ -28,6 +28,7 @@ export function refillJob(agent: Agent): Job {
   const firstLook = after(ports.time.now(), ports.random() * Math.min(settings.sweepIntervalMs, MINUTE_MS));
   const memory: Memory = {
     suspicions: new Map(),
+    unripe: 0,
     nextLook: firstLook,
     lookAttempt: 0,
     lastHold: "",
@@ -100,16 +101,22 @@ const DONE: Readonly<Record<PoolAction["kind"], string>> = {
 };
 
 async function look(agent: Agent, memory: Memory, due: Instant): Promise<number> {
-  const { ports, settings } = agent;
+  const { ports } = agent;
   const now = ports.time.now();
   if (now < due) return due - now;
   const looked = await lookAtEc2(agent, memory);
   memory.lookAttempt = looked ? 0 : memory.lookAttempt + 1;
   const waitMs = looked
-    ? settings.sweepIntervalMs * (0.8 + 0.4 * ports.random())
+    ? nextLookMs(agent, memory)
     : backoffMs(memory.lookAttempt, ports.random(), { baseMs: SECOND_MS, maxMs: MINUTE_MS });
   memory.nextLook = after(ports.time.now(), waitMs);
   return looked ? 0 : 1;
+}
+
+/** Spread, so that the looks of many nodes do not come together. What one more look will decide is not left for the next sweep. */
+function nextLookMs({ settings, ports }: Agent, memory: Memory): number {
+  const sweepMs = settings.sweepIntervalMs * (0.8 + 0.4 * ports.random());
+  return memory.unripe === 0 ? sweepMs : Math.min(sweepMs, DRIFT_GRACE_MS * (1 + 0.2 * ports.random()));
 }
 
 /** EC2's views settle first; then a look, or the creation that it asks for again, waits out what was refused last. */
