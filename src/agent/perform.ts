@@ -40,7 +40,7 @@ export async function perform(agent: Agent, action: PoolAction): Promise<Outcome
   switch (action.kind) {
     case "assign-addresses": {
       const assigned = await ec2.assignAddresses(action.eni, action.count);
-      if (!assigned.ok) return met(agent, assigned.error, action.eni);
+      if (!assigned.ok) return met(agent, assigned.error, action.eni, unchanged, action.count);
       return done(agent, "AssignPrivateIpAddresses", (state) =>
         addressesAssigned(state, action.eni, assigned.value),
       );
@@ -161,7 +161,8 @@ export async function finishCreation(
   if (!created.ok) {
     const { kind, operation } = created.error;
     const stillInDoubt = repeated && (kind === "throttled" || kind === "failing");
-    const outcome = met(agent, created.error, null, stillInDoubt ? unchanged : eniCreationFailed);
+    const undo = stillInDoubt ? unchanged : eniCreationFailed;
+    const outcome = met(agent, created.error, null, undo, prefixCount > 0 ? 1 : addressCount + 1);
     if (stillInDoubt) doubt(agent, operation, null);
     return outcome;
   }
@@ -237,12 +238,13 @@ function doubt(agent: Agent, operation: string, eni: EniId | null): null {
   return null;
 }
 
-/** Records what stood in the way. `undo` is for a call that is known to have done nothing. */
+/** Records what stood in the way. `undo` is for a call that is known to have done nothing; `asked` is how many addresses were refused. */
 function met(
   agent: Agent,
   failure: Ec2Failure,
   eni: EniId | null,
   undo: (state: NodeState) => NodeState = unchanged,
+  asked = 1,
 ): Ec2Failure {
   const { cell, ports, settings } = agent;
   const now = ports.time.now();
@@ -279,11 +281,10 @@ function met(
       const subnetId =
         before.creation?.subnetId ?? (eni === null ? undefined : before.enis.get(eni)?.subnetId);
       const until = after(now, settings.obstacleMs);
-      cell.set(
-        subnetId === undefined
-          ? undo(before)
-          : obstacleMet(undo(before), { kind: failure.kind, subnetId, until }),
-      );
+      if (subnetId === undefined) cell.set(undo(before));
+      else if (failure.kind === "prefixes-exhausted")
+        cell.set(obstacleMet(undo(before), { kind: failure.kind, subnetId, until }));
+      else cell.set(obstacleMet(undo(before), { kind: failure.kind, subnetId, asked, until }));
       break;
     }
     case "denied":

@@ -3,7 +3,7 @@ import { inTurn, byNumber, sorted } from "../../lib/order.ts";
 import type { PoolAction } from "../model/action.ts";
 import type { SubnetId } from "../model/eni.ts";
 import { bySlot, type EniCensus } from "../state/census.ts";
-import { mostTelling, operationBlock, subnetBlock, type Block } from "./obstacles.ts";
+import { lastAddressesOf, mostTelling, operationBlock, subnetBlock, type Block } from "./obstacles.ts";
 import { freePrefixesOf, freeSecondariesOf } from "./parts.ts";
 import { freeSlot } from "./slots.ts";
 import { fallbackAddresses, PREFIX_SIZE, type Shortage, type Unit } from "./targets.ts";
@@ -28,6 +28,8 @@ export function planGrowth(view: PoolView, shortage: Shortage): Growth {
     }
     const single = planSingles(view, candidates, blocks);
     if (single !== null) return { kind: "act", action: single, reason: `${why}; no /28 is free` };
+    const last = planLast(view, candidates);
+    if (last !== null) return { kind: "act", action: last, reason: `${why}; the subnet's last addresses` };
   }
   // A throttled or failing EC2 would not take the five calls of a new ENI better than the one of an assignment.
   if (denied !== null && denied.reason !== "access-denied") return { kind: "blocked", block: denied };
@@ -86,6 +88,22 @@ function planSingles(
     eni: each.eni.id,
     count: Math.min(count, each.slots - each.slotsUsed),
   };
+}
+
+/** A subnet that refused many addresses may have some. Pods that wait get those; they are not taken to be kept ready. */
+function planLast(view: PoolView, candidates: readonly EniCensus[]): PoolAction | null {
+  const needed = neededNow(view);
+  for (const { eni, slots, slotsUsed } of candidates) {
+    const count = Math.min(needed, lastAddressesOf(view.obstacles, eni.subnetId), slots - slotsUsed);
+    if (count > 0) return { kind: "assign-addresses", eni: eni.id, count };
+  }
+  return null;
+}
+
+/** Addresses for those who wait, and none to spare. */
+function neededNow({ rule, stock, state }: PoolView): number {
+  const room = Math.max(0, rule.addressCountMax - stock.allocated - stock.free - stock.otherFree);
+  return Math.min(Math.max(0, state.waiting - stock.free - stock.otherFree), room);
 }
 
 /**
@@ -148,6 +166,10 @@ function planAttach(view: PoolView, shortage: Shortage, why: string, blocks: Blo
   const single = subnets.find((subnetId) => subnetBlock(view.obstacles, subnetId, "address") === null);
   const count = fallbackAddresses(view.rule, view.stock, view.state.waiting);
   if (single !== undefined && count > 0) return attach(single, "address", count);
+  for (const subnetId of subnets) {
+    const last = Math.min(neededNow(view), lastAddressesOf(view.obstacles, subnetId) - 1); // The ENI itself needs one.
+    if (last > 0) return attach(subnetId, "address", last);
+  }
   return blocked(null);
 }
 

@@ -39,6 +39,15 @@ export function subnetBlock(obstacles: readonly Obstacle[], subnetId: SubnetId, 
   return obstacle === undefined ? null : blockOf(obstacle);
 }
 
+/**
+ * How many addresses may still be asked of an exhausted subnet: EC2 gives all or none, so a refusal of many says nothing of few.
+ * Half of what was refused last, so that some asking finds out; 0 when not even one was to be had.
+ */
+export function lastAddressesOf(obstacles: readonly Obstacle[], subnetId: SubnetId): number {
+  const obstacle = obstacles.find((each) => each.kind === "subnet-exhausted" && each.subnetId === subnetId);
+  return obstacle?.kind === "subnet-exhausted" ? Math.floor((obstacle.asked ?? 1) / 2) : 0;
+}
+
 /** What people should be told first: what they alone can change, then what time may change. */
 const TELLING: readonly HoldReason[] = [
   "access-denied",
@@ -72,7 +81,9 @@ function blockOf(obstacle: Obstacle): Block {
 
 function detailOf(obstacle: Obstacle): string {
   if ("subnetId" in obstacle) {
-    return `${obstacle.subnetId} has no free ${obstacle.kind === "subnet-exhausted" ? "address" : "/28"}`;
+    if (obstacle.kind === "prefixes-exhausted") return `${obstacle.subnetId} has no free /28`;
+    const { subnetId, asked = 1 } = obstacle;
+    return asked > 1 ? `${subnetId} has not ${asked} free addresses` : `${subnetId} has no free address`;
   }
   if (obstacle.kind === "failing") return `${obstacle.operation}: ${obstacle.detail}`;
   return `EC2 ${obstacle.kind === "throttled" ? "throttles" : "denies"} ${obstacle.operation}`;

@@ -51,7 +51,13 @@ export type LooseEni = {
 
 /** What keeps the pool from growing, for a while. */
 export type Obstacle =
-  | { readonly kind: "subnet-exhausted"; readonly subnetId: SubnetId; readonly until: Instant }
+  /** `asked`: so many addresses were refused, and fewer may be there; not given: there is none. */
+  | {
+      readonly kind: "subnet-exhausted";
+      readonly subnetId: SubnetId;
+      readonly asked?: number;
+      readonly until: Instant;
+    }
   | { readonly kind: "prefixes-exhausted"; readonly subnetId: SubnetId; readonly until: Instant }
   | {
       readonly kind: "throttled";

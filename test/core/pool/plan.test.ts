@@ -132,6 +132,30 @@ describe("growing", () => {
     expect(printPlan(other)).toBe("attach-eni 0/1 subnet-a addresses 9");
   });
 
+  test("of a subnet that refused many addresses, pods that wait get the last ones, by ever smaller calls; the target gets none", () => {
+    const refused = (asked: number, waiting: number, limits = M5_LARGE): string => {
+      const obstacle: Obstacle = { kind: "subnet-exhausted", subnetId: SUBNET_A, asked, until: SOON };
+      return planned({ ...obstacleMet(bootedNode(limits), obstacle), waiting }, {});
+    };
+    expect(refused(9, 0)).toBe("hold subnet-exhausted");
+    expect(refused(9, 1)).toBe("assign-addresses eni-0 1");
+    expect(refused(9, 30)).toBe("assign-addresses eni-0 4");
+    expect(refused(2, 30)).toBe("assign-addresses eni-0 1");
+    expect(refused(1, 30)).toBe("hold subnet-exhausted");
+  });
+
+  test("the last addresses of a subnet may be those of a new ENI, which needs one itself", () => {
+    const settings = settingsOf({ warmIpTarget: 9 });
+    const full = podsStart(settled(M5_LARGE, { warmIpTarget: 9 }), settings, NOW, 9);
+    const refused = (asked: number): string => {
+      const obstacle: Obstacle = { kind: "subnet-exhausted", subnetId: SUBNET_A, asked, until: SOON };
+      return planned({ ...obstacleMet(full, obstacle), waiting: 5 }, { warmIpTarget: 9 });
+    };
+    expect(refused(10)).toBe("attach-eni 0/1 subnet-a addresses 4");
+    expect(refused(5)).toBe("attach-eni 0/1 subnet-a addresses 1");
+    expect(refused(3)).toBe("hold subnet-exhausted");
+  });
+
   test("foreign ENIs and those still detaching take slots", () => {
     const empty = settled(M5_4XLARGE, {});
     const { id, mac, slot } = eniAt(empty, { networkCard: 0, deviceIndex: 1 }, SUBNET_A, NOW);
