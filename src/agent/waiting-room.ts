@@ -31,20 +31,22 @@ export class WaitingRoom {
   readonly #time: Time;
   readonly #pool: PoolSettings;
   readonly #queue = new Set<Guest>(); // In order of coming.
-  readonly #onWait: () => void;
+  readonly #onDemand: () => void;
 
-  /** `onWait` wakes the refill. */
-  constructor(cell: Cell, time: Time, pool: PoolSettings, onWait: () => void) {
+  /** `onDemand` wakes the refill: an address was taken, or somebody waits for one. */
+  constructor(cell: Cell, time: Time, pool: PoolSettings, onDemand: () => void) {
     this.#cell = cell;
     this.#time = time;
     this.#pool = pool;
-    this.#onWait = onWait;
+    this.#onDemand = onDemand;
   }
 
   /** At once where there is an address and nobody was here first; null means: wait. Those before get theirs: one may have cooled down. */
   take(key: SandboxKey, make: MakeAllocation): Allocation | null {
     this.serve();
-    return this.#queue.size > 0 ? null : this.#allocate(key, make);
+    const allocation = this.#queue.size > 0 ? null : this.#allocate(key, make);
+    if (allocation !== null) this.#onDemand();
+    return allocation;
   }
 
   /** Ends with an allocation that is in the state already, or with nothing taken. */
@@ -75,7 +77,7 @@ export class WaitingRoom {
       void this.#time
         .sleep(Math.max(0, deadline - this.#time.now()), alarm)
         .then(() => leave({ kind: "ended", by: "deadline" }));
-      this.#onWait();
+      this.#onDemand();
     });
   }
 
