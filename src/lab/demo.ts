@@ -166,7 +166,7 @@ async function packetsFlow(stage: Stage): Promise<void> {
     ["ping from a pod to the internet", mine.secondary.pod.netns, cluster.fabric.outside.ip],
   ];
   const counts = await Promise.all(
-    flows.map(async ([, from, to]) => await ping(from, to, { count: 60, intervalMs: 15 })),
+    flows.map(async ([, from, to]) => await ping(from, to, { count: 80, intervalMs: 12 })),
   );
   for (const [at, [name]] of flows.entries()) {
     const { sent, received } = counts[at] ?? { sent: 0, received: 0 };
