@@ -83,7 +83,7 @@ export function createWorld(options: WorldOptions = {}) {
   const logs: AgentEvent[] = [];
   const facts: Observed[] = [];
   const saves: NodeState[] = [];
-  const broken: string[] = []; // Invariants that did not hold of some state that was saved.
+  const broken: string[] = []; // Invariants that did not hold of some state that was saved, and jobs that threw.
   const disk = { text: null as string | null, bootId: "boot-1" };
   const random = seededRandom(options.seed ?? "agent");
   let tokens = 0;
@@ -180,7 +180,12 @@ export function createWorld(options: WorldOptions = {}) {
   const run = (agent: Agent): void => {
     const { signal } = life.stop;
     const jobs = [refillJob(agent), repairJob(agent), filterJob(agent), sandboxSweepJob(agent)];
-    for (const job of jobs) void keepRunning(job, agent.ports.time, signal);
+    for (const job of jobs) {
+      keepRunning(job, agent.ports.time, signal).catch((cause: unknown) => {
+        broken.push(`${job.name} ended: ${String(cause)}`); // A broken promise ends the process.
+        crash();
+      });
+    }
   };
 
   const request = (name: string, change: Partial<AddRequest> = {}): AddRequest => ({
@@ -264,6 +269,8 @@ export function createWorld(options: WorldOptions = {}) {
     request,
     add,
     del,
+    /** For what takes its time. */
+    pause: async (ms: number): Promise<void> => await clock.time.sleep(ms, new AbortController().signal),
     messages: (): string[] => logs.map((each) => each.message),
   };
 }
