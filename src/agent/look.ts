@@ -2,12 +2,14 @@
  * Looks at EC2 and brings belief and truth together: at once for what we did ourselves (a call in doubt), slowly and after two
  * looks for everything else, since describes lag behind writes both ways. Leaked ENIs of this instance are found here too.
  */
-import type { EniSeen } from "../core/model/ec2.ts";
+import type { Ec2Failure, EniSeen } from "../core/model/ec2.ts";
 import type { EniId, SecurityGroupId } from "../core/model/eni.ts";
+import { LOOK_OPERATION } from "../core/pool/obstacles.ts";
 import { isLeaked } from "../core/reconcile/classify.ts";
 import { findDrift, foreignEnis, type Drift } from "../core/reconcile/drift.ts";
 import { eniFromSeen } from "../core/reconcile/recover.ts";
 import { suspect, type Suspicions } from "../core/reconcile/suspicion.ts";
+import type { Obstacle } from "../core/state/node-state.ts";
 import {
   addressesAssigned,
   addressesGone,
@@ -19,10 +21,13 @@ import {
   eniOwnerSeen,
   foreignEnisSeen,
   looseEniFound,
+  obstacleMet,
+  obstaclesCleared,
   prefixesAssigned,
   prefixesGone,
 } from "../core/state/transitions.ts";
 import { unreachable } from "../lib/assert.ts";
+import type { Instant } from "../lib/time.ts";
 import type { Agent } from "./agent.ts";
 import { finishCreation, subnetCidrOf } from "./perform.ts";
 
@@ -30,9 +35,6 @@ import { finishCreation, subnetCidrOf } from "./perform.ts";
 export const DOUBT_SETTLE_MS = 3_000;
 /** How long a difference must last, over at least two looks, before we believe EC2 over ourselves. */
 export const DRIFT_GRACE_MS = 60_000;
-
-/** In doubt after a start without EC2: it was never looked at, and what it says the first time is believed. */
-export const LOOK_OPERATION = "DescribeNetworkInterfaces";
 
 /** What one look remembers for the next. */
 export type LookMemory = {
@@ -46,9 +48,11 @@ export async function lookAtEc2(agent: Agent, memory: LookMemory): Promise<boole
   const seen = await ports.ec2.describeInstanceEnis(cell.state.instance.id);
   if (!seen.ok) {
     ports.log({ level: "warn", message: "ec2 could not be looked at", failure: seen.error });
+    cell.set(obstacleMet(cell.state, blindness(seen.error, ports.time.now())));
     return false;
   }
   ports.observed({ kind: "looked", at: "ec2" });
+  cell.set(obstaclesCleared(cell.state, LOOK_OPERATION));
   const rules = { manageUntagged: settings.manageUntagged, limits: cell.state.instance.limits };
   const foreign = foreignEnis(seen.value, rules);
   const notInOurCare = (): typeof foreign => foreign.filter((each) => !cell.state.enis.has(each.id));
@@ -66,6 +70,14 @@ export async function lookAtEc2(agent: Agent, memory: LookMemory): Promise<boole
   if (settings.deleteLeakedEnis) await lookForLeaks(agent);
   await resolveDoubt(agent);
   return true;
+}
+
+/** Why EC2 cannot be looked at, for pods that wait for a look. It keeps nothing from being tried: it is over as it begins. */
+export function blindness({ kind, code, message }: Ec2Failure, now: Instant): Obstacle {
+  const operation = LOOK_OPERATION;
+  if (kind === "throttled") return { kind, operation, attempt: 0, until: now };
+  if (kind === "denied") return { kind: "access-denied", operation, attempt: 0, until: now };
+  return { kind: "failing", operation, attempt: 0, detail: `${code}: ${message}`, until: now };
 }
 
 /** What was ours a moment ago needs no second look: after a lost answer, what EC2 lists is what came of it. */

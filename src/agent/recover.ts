@@ -1,21 +1,25 @@
 /** Start: read four truths, let `core/reconcile/recover` make one state of them, put the kernel right. Then the socket may open. */
-import type { EniSeen, Imds, ImdsEni } from "../core/model/ec2.ts";
+import type { Ec2Failure, EniSeen, Imds, ImdsEni } from "../core/model/ec2.ts";
 import type { AttachmentId, SubnetId } from "../core/model/eni.ts";
 import type { Instance, InstanceLimits } from "../core/model/instance.ts";
 import { NODE_SYSCTLS } from "../core/plumbing/node-host.ts";
+import { LOOK_OPERATION } from "../core/pool/obstacles.ts";
 import type { PoolSettings } from "../core/pool/targets.ts";
 import { OWNER_TAG } from "../core/model/eni-names.ts";
-import { callInDoubt } from "../core/state/transitions.ts";
+import { callInDoubt, obstacleMet } from "../core/state/transitions.ts";
 import { recoverNode, type CachedSandbox, type Remembered } from "../core/reconcile/recover.ts";
 import type { Cidr4 } from "../lib/ip.ts";
-import { backoffMs, MINUTE_MS } from "../lib/time.ts";
+import { backoffMs, MINUTE_MS, SECOND_MS } from "../lib/time.ts";
 import { createAgent, type Agent } from "./agent.ts";
-import { LOOK_OPERATION } from "./look.ts";
+import { LinkedSignal } from "./linked-signal.ts";
+import { blindness } from "./look.ts";
 import type { AbortSignalLike, AgentSettings, Ports } from "./ports.ts";
 import { ensurePacketFilter, repairHost } from "./repair.ts";
 
 /** How often EC2 is asked at start before IMDS is believed instead. Pods with warm addresses should not wait for EC2's bad day. */
 const EC2_TRIES_AT_START = 3;
+/** And for how long: an EC2 that hangs takes a whole deadline for each try. */
+const EC2_WAIT_AT_START_MS = 10 * SECOND_MS;
 
 export type StartOptions = {
   readonly ports: Ports;
@@ -34,12 +38,16 @@ export async function recover(options: StartOptions): Promise<Agent | null> {
   const [listed, described] = await Promise.all([ports.imds.readEnis(), describeAtStart(options, instance)]);
   const imdsEnis = listed.ok ? listed.value : [];
   const enis =
-    described ??
+    described.enis ??
     imdsEnis
       .filter((eni) => speaksFor(options.remembered, eni, instance))
       .map((eni) => seenFromImds(eni, instance));
-  if (described === null)
-    ports.log({ level: "error", message: "ec2 could not be asked at start: imds is believed until it can" });
+  if (described.enis === null)
+    ports.log({
+      level: "error",
+      message: "ec2 could not be asked at start: imds is believed until it can",
+      failure: described.failure,
+    });
   const host = ports.kernel.observe();
   if (!host.ok)
     throw new Error(
@@ -59,11 +67,13 @@ export async function recover(options: StartOptions): Promise<Agent | null> {
   const recovered = recoverNode(truths, rules, ports.time.now(), ports.time.wallNow());
   for (const { what, ...fields } of recovered.notes) ports.log({ level: "info", message: what, ...fields });
   // What IMDS told is good enough for pods, not for changing EC2: that is looked at before anything is asked of it.
-  const unseen = { operation: LOOK_OPERATION, eni: null, since: ports.time.now() };
-  const state =
-    described === null && recovered.state.inDoubt === null
-      ? callInDoubt(recovered.state, unseen)
-      : recovered.state;
+  const now = ports.time.now();
+  const unseen = { operation: LOOK_OPERATION, eni: null, since: now };
+  let { state } = recovered;
+  if (described.enis === null) {
+    state = obstacleMet(state, blindness(described.failure, now));
+    if (state.inDoubt === null) state = callInDoubt(state, unseen);
+  }
   const agent = createAgent(ports, settings, options.pool, state);
   await putKernelRight(agent);
   return agent;
@@ -113,22 +123,42 @@ async function tellInstance(
   };
 }
 
-async function describeAtStart(
+type StartLook =
+  | { readonly enis: readonly EniSeen[] }
+  | { readonly enis: null; readonly failure: Ec2Failure };
+
+async function describeAtStart(options: StartOptions, instance: Instance): Promise<StartLook> {
+  const { time } = options.ports;
+  const alarm = new LinkedSignal(options.signal);
+  const message = `no good answer within ${EC2_WAIT_AT_START_MS / SECOND_MS} s`;
+  const late = time
+    .sleep(EC2_WAIT_AT_START_MS, alarm)
+    .then(() => ({ enis: null, failure: failureAtStart("Timeout", message) }));
+  const looked = await Promise.race([tryDescribe(options, instance, alarm), late]);
+  alarm.end(); // Of the one that lost, too: it tries no more.
+  return looked;
+}
+
+async function tryDescribe(
   options: StartOptions,
   instance: Instance,
-): Promise<readonly EniSeen[] | null> {
-  const { ports, signal } = options;
+  signal: AbortSignalLike,
+): Promise<StartLook> {
+  const { ports } = options;
+  let failure = failureAtStart("Stopped", "the daemon was stopped before it was answered");
   for (let attempt = 0; attempt < EC2_TRIES_AT_START && !signal.aborted; attempt += 1) {
     const described = await ports.ec2.describeInstanceEnis(instance.id);
     if (described.ok && described.value.some((eni) => eni.mac === instance.primaryMac))
-      return described.value;
-    const detail = described.ok
-      ? "it lists no primary ENI yet"
-      : `${described.error.code}: ${described.error.message}`;
-    ports.log({ level: "warn", message: "ec2 has no good answer at start", detail });
+      return { enis: described.value };
+    failure = described.ok ? failureAtStart("NoPrimaryEni", "it lists no primary ENI yet") : described.error;
+    ports.log({ level: "warn", message: "ec2 has no good answer at start", failure });
     await ports.time.sleep(backoffMs(attempt, ports.random(), { baseMs: 500, maxMs: MINUTE_MS }), signal);
   }
-  return null;
+  return { enis: null, failure };
+}
+
+function failureAtStart(code: string, message: string): Ec2Failure {
+  return { kind: "failing", operation: LOOK_OPERATION, code, message, requestId: null };
 }
 
 /**

@@ -4,14 +4,14 @@
  */
 import type { PoolAction, PoolPlan } from "../core/model/action.ts";
 import type { EniId } from "../core/model/eni.ts";
-import { operationBlock, standing } from "../core/pool/obstacles.ts";
+import { LOOK_OPERATION, operationBlock, standing } from "../core/pool/obstacles.ts";
 import { planPool } from "../core/pool/plan.ts";
 import { unfinishedAction } from "../core/pool/unfinished.ts";
 import { schedulableChanged } from "../core/state/transitions.ts";
 import { after, backoffMs, type Instant, MINUTE_MS, SECOND_MS } from "../lib/time.ts";
 import type { Agent } from "./agent.ts";
 import type { InDoubt, Obstacle } from "../core/state/node-state.ts";
-import { DOUBT_SETTLE_MS, DRIFT_GRACE_MS, LOOK_OPERATION, lookAtEc2, type LookMemory } from "./look.ts";
+import { DOUBT_SETTLE_MS, DRIFT_GRACE_MS, lookAtEc2, type LookMemory } from "./look.ts";
 import type { Job } from "./loop.ts";
 import { perform } from "./perform.ts";
 

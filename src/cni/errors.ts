@@ -114,7 +114,7 @@ const NO_ADDRESS_TEXT: Readonly<Record<HoldReason, string>> = {
     "EC2 refuses the calls; attach the permissions of docs/reference/permissions.md to the daemon's role",
   failing: "EC2 refuses or cannot be reached; it is tried again. Is its endpoint reachable from the node?",
   "call-in-doubt":
-    "EC2 did not answer the last call; it is looked at before it is asked again. Is its endpoint reachable from the node?",
+    "the outcome of the last EC2 call is not certain; EC2 is looked at before it is asked again. Is its endpoint reachable from the node?",
   "link-awaited": "an ENI is attached, its link has not come up yet; it is tried again",
   "provisioning-off": "the pool may not grow: DISABLE_NETWORK_RESOURCE_PROVISIONING is set",
   cordoned: "the node is cordoned, so its pool does not grow; uncordon it",

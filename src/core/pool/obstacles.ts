@@ -8,6 +8,9 @@ import type { Unit } from "./targets.ts";
 /** Something that keeps a way from being taken, as pods and people are told. When to come again is the plan's to say. */
 export type Block = { readonly reason: HoldReason; readonly detail: string };
 
+/** How EC2 is looked at. In doubt after a start without EC2: it was never looked at, and what it says the first time is believed. */
+export const LOOK_OPERATION = "DescribeNetworkInterfaces";
+
 /** The EC2 operations that an action is made of. */
 export const OPERATIONS_OF = {
   "assign-addresses": ["AssignPrivateIpAddresses"],
@@ -73,6 +76,12 @@ export function earliest(instants: readonly (Instant | null)[]): Instant | null 
     (best, each) => (best === null || (each !== null && each < best) ? each : best),
     null,
   );
+}
+
+/** What the operation was answered the last time it was asked for, where that was a refusal; over or not. */
+export function lastRefusal(state: NodeState, operation: string): Block | null {
+  const obstacle = state.obstacles.find((each) => "operation" in each && each.operation === operation);
+  return obstacle === undefined ? null : blockOf(obstacle);
 }
 
 function blockOf(obstacle: Obstacle): Block {

@@ -402,6 +402,55 @@ describe("holding", () => {
   });
 });
 
+describe("why a pod that waits has no address", () => {
+  const settings = settingsOf({});
+  const empty = { ...bootedNode(M5_LARGE), waiting: 1 };
+  const refused = { operation: "AssignPrivateIpAddresses", attempt: 2 } as const;
+
+  test("a refusal counts until EC2 says yes, also while it is being asked again", () => {
+    const throttled = obstacleMet(empty, { kind: "throttled", ...refused, until: NOW });
+    expect(planned(throttled, {})).toBe("assign-addresses eni-0 9");
+    expect(whyNoAddress(throttled, settings, NOW)).toEqual({
+      blocked: "throttled",
+      detail: "EC2 throttles AssignPrivateIpAddresses",
+    });
+    expect(whyNoAddress(empty, settings, NOW)).toMatchObject({ blocked: null });
+  });
+
+  test("a call in doubt tells what came of it", () => {
+    const doubt = { operation: "AttachNetworkInterface", eni: null, since: NOW };
+    const detail = "AttachmentLimitExceeded: Interface count 4 exceeds the limit for m5.large";
+    const limited: Obstacle = {
+      kind: "failing",
+      operation: doubt.operation,
+      attempt: 0,
+      detail,
+      until: SOON,
+    };
+    expect(whyNoAddress(callInDoubt(obstacleMet(empty, limited), doubt), settings, NOW)).toEqual({
+      blocked: "call-in-doubt",
+      detail: `AttachNetworkInterface: ${detail}; EC2 is looked at before it is asked again`,
+    });
+    expect(whyNoAddress(callInDoubt(empty, doubt), settings, NOW)).toMatchObject({
+      blocked: "call-in-doubt",
+    });
+  });
+
+  test("what keeps EC2 from being looked at goes before the doubt that the look would end", () => {
+    const doubt = { operation: "AssignPrivateIpAddresses", eni: null, since: NOW };
+    const denied: Obstacle = {
+      kind: "access-denied",
+      operation: "DescribeNetworkInterfaces",
+      attempt: 0,
+      until: NOW,
+    };
+    expect(whyNoAddress(callInDoubt(obstacleMet(empty, denied), doubt), settings, NOW)).toEqual({
+      blocked: "access-denied",
+      detail: "EC2 denies DescribeNetworkInterfaces",
+    });
+  });
+});
+
 describe("shrinking", () => {
   test("what is above the target goes back from the emptiest ENI, after the rest of those that pods left", () => {
     const settings = settingsOf({ warmIpTarget: 2 });
