@@ -1,11 +1,13 @@
-/** The commands that the repository offers: `demo` and `emulator`. The daemon has an entry of its own, src/daemon/main.ts. */
+/** The commands that the repository offers: `demo`, `matrix` and `emulator`. The daemon has an entry of its own, src/daemon/main.ts. */
 import { fileURLToPath } from "node:url";
 import { demo } from "../lab/demo.ts";
 import { isInside, runInside } from "../lab/enter.ts";
+import { matrix } from "../lab/matrix/matrix.ts";
 import { emulate } from "./emulate.ts";
 
 const USAGE = `usage:
   npm run demo [-- --json]        two nodes in an emulated VPC, real daemons, real CNI calls, real packets
+  npm run matrix [-- --json MODE…] each flow of packets in each mode, beside what is right for it
   npm run emulator [-- OPTIONS]   EC2 and IMDS as a server; --help tells the options
 `;
 
@@ -18,6 +20,13 @@ async function main(args: readonly string[]): Promise<number> {
       return isInside()
         ? await demo({ json: rest.includes("--json") })
         : await runInside([fileURLToPath(import.meta.url), ...args]);
+    }
+    case "matrix": {
+      const unknown = rest.filter((option) => option.startsWith("-") && option !== "--json");
+      if (unknown.length > 0) return usage(`matrix does not know ${unknown.join(" ")}`);
+      const modes = rest.filter((option) => !option.startsWith("-"));
+      if (!isInside()) return await runInside([fileURLToPath(import.meta.url), ...args]);
+      return await matrix({ json: rest.includes("--json"), ...(modes.length === 0 ? {} : { modes }) });
     }
     case "emulator":
       return await emulate(rest);

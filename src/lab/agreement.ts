@@ -1,4 +1,5 @@
 /** Do the cloud, the kernel and the daemon say the same of one node? Each difference is a line. */
+import { addressesOfCidr4 } from "../lib/ip.ts";
 import type { Cluster } from "./cluster.ts";
 import type { LabNode } from "./node.ts";
 import { must } from "./processes.ts";
@@ -18,7 +19,15 @@ export async function ec2Differences(cluster: Cluster, node: LabNode): Promise<r
   const actual = new Map(
     [...cluster.emulator.world().enis.values()]
       .filter((eni) => eni.attachment?.instanceId === node.instanceId && eni.interfaceType === "interface")
-      .map((eni) => [eni.id, [...eni.secondaries].map(String).sort().join(" ")]),
+      .map((eni) => [
+        eni.id,
+        [
+          ...eni.secondaries,
+          ...eni.prefixes.flatMap((network) => [...addressesOfCidr4({ network, prefixLength: 28 })]),
+        ]
+          .sort()
+          .join(" "),
+      ]),
   );
   const ids = new Set([...believed.keys(), ...actual.keys()]);
   return [...ids].flatMap((id) =>

@@ -17,6 +17,7 @@ export type ClusterOptions = {
     readonly name: string;
     readonly type: string;
     readonly secondaryCount?: number;
+    readonly prefixCount?: number; // /28s that the launch template gave the primary ENI.
     readonly settings?: Readonly<Record<string, string>>;
   }[];
   readonly settings?: Readonly<Record<string, string>>; // Of every daemon.
@@ -50,8 +51,8 @@ export async function createCluster(options: ClusterOptions): Promise<Cluster> {
     failures.push(`${event.kind}: ${String(failure)}`),
   );
 
-  const instances = options.nodes.map(({ type, secondaryCount = 0 }) =>
-    emulator.seed.launch({ type, subnetId, secondaryCount }),
+  const instances = options.nodes.map(({ type, secondaryCount = 0, prefixCount = 0 }) =>
+    emulator.seed.launch({ type, subnetId, secondaryCount, prefixCount }),
   );
   for (const [at, { instanceId }] of instances.entries())
     await fabric.addNode({ instanceId, netns: `${prefix}${options.nodes[at]?.name}` });

@@ -11,6 +11,7 @@ import {
   groundSteps,
   IMDS_ADDRESS,
   type Namespaces,
+  natGatewaySteps,
   nodeSteps,
   publicAddressSteps,
   sourceCheckSteps,
@@ -77,6 +78,8 @@ export type Fabric = {
   readonly sourceDestCheckChanged: (eniId: string, enabled: boolean) => Promise<void>;
   /** An Elastic IP of any address in the VPC, a pod's too: the world reaches it there, and it leaves as that. */
   readonly mapPublicIp: (pair: { readonly privateIp: Ipv4; readonly publicIp: Ipv4 }) => Promise<void>;
+  /** Addresses of the CIDR that have no public one leave as `publicIp`, as by the route table of a private subnet. */
+  readonly natGateway: (gateway: { readonly cidr: Cidr4; readonly publicIp: Ipv4 }) => Promise<void>;
   /** The public address of the instance's primary ENI. */
   readonly publicIpOf: (instanceId: string) => Ipv4 | null;
   readonly spoofedFrames: () => Promise<readonly SpoofedFrame[]>;
@@ -232,6 +235,7 @@ export async function createFabric(options: FabricOptions): Promise<Fabric> {
       if (port !== undefined) await enqueue(sourceCheckSteps(names, port.wire.port, enabled));
     },
     mapPublicIp: (pair) => enqueue(publicAddressSteps(names, "add", pair)),
+    natGateway: (gateway) => enqueue(natGatewaySteps(names, gateway)),
     publicIpOf: (instanceId) => nodes.get(instanceId)?.publicIp ?? null,
     spoofedFrames: async () => {
       const [ip, arp] = await Promise.all([

@@ -154,12 +154,13 @@ table arp vpc {${sets}
 }`;
 }
 
-/** What leaves must come from an address with a public one; what enters must go to one. */
+/** What leaves must come from an address with a public one, or from behind a NAT gateway; what enters must go to a public one. */
 const GATEWAY_TABLE = `
 table ip igw {
   map private_of { type ipv4_addr : ipv4_addr; }
   map public_of { type ipv4_addr : ipv4_addr; }
   set mapped { type ipv4_addr; }
+  set natted { type ipv4_addr; flags interval; }
   counter unmapped { }
   chain enter {
     type nat hook prerouting priority dstnat;
@@ -167,7 +168,7 @@ table ip igw {
   }
   chain pass {
     type filter hook forward priority filter;
-    iifname "vpc0" ct direction original ip saddr != @mapped counter name unmapped drop
+    iifname "vpc0" ct direction original ip saddr != @mapped ip saddr != @natted counter name unmapped drop
   }
   chain leave {
     type nat hook postrouting priority srcnat;
@@ -287,6 +288,18 @@ export function publicAddressSteps(
     `${verb} element ip igw private_of { ${publicIp} : ${privateIp} }`,
     `${verb} element ip igw public_of { ${privateIp} : ${publicIp} }`,
     `${verb} element ip igw mapped { ${privateIp} }`,
+  ].join("\n");
+  return [{ netns: names.igw, acts: [{ kind: "nft", text }] }];
+}
+
+/** A NAT gateway for the addresses of a CIDR that have no public one of their own. */
+export function natGatewaySteps(
+  names: Namespaces,
+  gateway: { readonly cidr: Cidr4; readonly publicIp: Ipv4 },
+): readonly Step[] {
+  const text = [
+    `add element ip igw natted { ${printCidr4(gateway.cidr)} }`,
+    `add rule ip igw leave oifname "out0" ip saddr ${printCidr4(gateway.cidr)} snat to ${gateway.publicIp}`,
   ].join("\n");
   return [{ netns: names.igw, acts: [{ kind: "nft", text }] }];
 }

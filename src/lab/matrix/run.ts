@@ -1,0 +1,173 @@
+/** Runs the matrix: each cell is one question by real packets, beside the answer that was written down before. */
+import { ask, type Answer, type Protocol } from "../probes.ts";
+import { must } from "../processes.ts";
+import { COLUMNS, sameLab, type Column } from "./columns.ts";
+import { FLOWS, needsServices, type Flow, type Seen } from "./flows.ts";
+import { PORT, setStage, type Place, type Stage } from "./stage.ts";
+
+export type Cell = {
+  readonly mode: string;
+  readonly flow: string;
+  readonly protocol: Protocol;
+  readonly expected: string;
+  readonly got: string;
+  readonly right: boolean;
+  readonly spoofed: number; // Frames that the VPC had to drop for their source.
+  readonly why: string;
+};
+
+export type Matrix = {
+  readonly cells: readonly Cell[];
+  readonly notRun: readonly { readonly mode: string; readonly reason: string }[];
+};
+
+export type MatrixOptions = {
+  readonly modes?: readonly string[]; // All, when not given.
+  readonly flows?: (flow: Flow) => boolean;
+  readonly say?: (line: string) => void;
+};
+
+/** A mode whose lab cannot be set up is told in `notRun`, and the others go on. */
+export async function runMatrix(options: MatrixOptions = {}): Promise<Matrix> {
+  const { modes, flows = () => true, say = () => {} } = options;
+  const cells: Cell[] = [];
+  const notRun: { mode: string; reason: string }[] = [];
+  let left = COLUMNS.filter(({ mode }) => modes === undefined || modes.includes(mode));
+  for (let [column] = left; column !== undefined; [column] = left) {
+    const shared = column;
+    const together = left.filter((other) => sameLab(other, shared));
+    left = left.filter((other) => !sameLab(other, shared));
+    let stage: Stage | null = null;
+    for (const each of together) {
+      try {
+        stage ??= await setStage(each);
+        const began = performance.now();
+        const added = await runColumn(stage, each, FLOWS.filter(flows));
+        cells.push(...added);
+        const wrong = added.filter((cell) => !cell.right).length;
+        say(
+          `${each.mode}: ${added.length} cells, ${wrong} wrong, ${((performance.now() - began) / 1_000).toFixed(1)} s`,
+        );
+      } catch (cause) {
+        const reason = cause instanceof Error ? cause.message : String(cause);
+        notRun.push({ mode: each.mode, reason });
+        say(`${each.mode}: not run: ${reason}`);
+      }
+    }
+    await stage?.close();
+  }
+  return { cells, notRun };
+}
+
+async function runColumn(stage: Stage, column: Column, flows: readonly Flow[]): Promise<readonly Cell[]> {
+  await stage.loadKubeProxy(column.kubeProxy);
+  const cells: Cell[] = [];
+  let before = await spoofedFrames(stage);
+  for (const flow of flows) {
+    if (needsServices(flow) && column.kubeProxy === null) continue;
+    for (const protocol of flow.protocols) {
+      const answer = await question(stage, flow, protocol);
+      const after = await spoofedFrames(stage);
+      cells.push(cellOf(stage, column, flow, protocol, answer, after - before));
+      before = after;
+    }
+  }
+  return cells;
+}
+
+function cellOf(
+  stage: Stage,
+  column: Column,
+  flow: Flow,
+  protocol: Protocol,
+  answer: Answer,
+  spoofed: number,
+): Cell {
+  const seen = typeof flow.seen === "function" ? flow.seen(column) : flow.seen;
+  const expected = expectedIp(stage, flow, seen);
+  const right = (answer.kind === "seen" ? answer.ip : null) === expected && spoofed === 0;
+  return {
+    mode: column.mode,
+    flow: flow.name,
+    protocol,
+    expected: expected === null ? "no answer" : `${label(seen)} ${expected}`,
+    got: answer.kind === "seen" ? `${labelOf(stage, flow, answer.ip)} ${answer.ip}` : `no answer`,
+    right,
+    spoofed,
+    why: flow.why,
+  };
+}
+
+async function question(stage: Stage, flow: Flow, protocol: Protocol): Promise<Answer> {
+  const asker = stage.places[flow.from];
+  const { ip, port, watchedIn } = targetOf(stage, flow);
+  const borrowed = flow.asAddressOf === undefined ? null : stage.places[flow.asAddressOf].ip;
+  if (borrowed !== null) await must(["ip", "address", "add", `${borrowed}/32`, "dev", "lo"], asker);
+  const answer = await ask({
+    netns: asker.netns,
+    protocol,
+    ip,
+    port,
+    watchedIn,
+    ...(flow.bytes === undefined ? {} : { bytes: flow.bytes }),
+    ...(borrowed === null ? {} : { fromIp: borrowed }),
+  });
+  if (borrowed !== null) await must(["ip", "address", "del", `${borrowed}/32`, "dev", "lo"], asker);
+  return answer;
+}
+
+function targetOf(
+  stage: Stage,
+  { to }: Flow,
+): { readonly ip: string; readonly port: number; readonly watchedIn: string } {
+  switch (to.kind) {
+    case "place":
+      return { ip: stage.places[to.place].ip, port: PORT, watchedIn: stage.places[to.place].netns };
+    case "public-address":
+      return { ip: stage.publicIps[to.place], port: PORT, watchedIn: stage.places[to.place].netns };
+    case "cluster-ip":
+      return { ip: stage.clusterIpOf(to.service), port: PORT, watchedIn: stage.places.node.netns };
+    case "node-port": {
+      const ip = to.from === "internet" ? stage.publicIps.node : stage.places.node.ip;
+      return { ip, port: stage.nodePortOf(to.service), watchedIn: stage.places.node.netns };
+    }
+  }
+}
+
+function expectedIp(stage: Stage, flow: Flow, seen: Seen): string | null {
+  switch (seen) {
+    case "asker":
+      return stage.places[flow.from].ip;
+    case "node":
+      return stage.places.node.ip;
+    case "node-public":
+      return stage.publicIps.node;
+    case "gateway":
+      return stage.publicIps.gateway;
+    case "nobody":
+      return null;
+  }
+}
+
+function label(seen: Seen): string {
+  const labels = {
+    asker: "asker's own",
+    node: "node's",
+    "node-public": "node's public",
+    gateway: "NAT gateway's",
+    nobody: "",
+  };
+  return labels[seen];
+}
+
+function labelOf(stage: Stage, flow: Flow, ip: string): string {
+  for (const seen of ["asker", "node", "node-public", "gateway"] as const)
+    if (expectedIp(stage, flow, seen) === ip) return label(seen);
+  const place = Object.entries<Place>(stage.places).find(([, each]) => each.ip === ip);
+  return place === undefined ? "a strange" : `${place[0]}'s`;
+}
+
+async function spoofedFrames(stage: Stage): Promise<number> {
+  const frames = await stage.cluster.fabric.spoofedFrames();
+  return frames.reduce((sum, frame) => sum + frame.count, 0);
+}
