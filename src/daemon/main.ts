@@ -101,6 +101,8 @@ async function live(daemon: Daemon): Promise<number> {
     lock: (fd) => lockFile(fd).ok,
     sleep: async (ms) => await edges.ports.time.sleep(ms, signal),
     lockWaitMs: LOCK_WAIT_MS,
+    onWait: (path) =>
+      log.warn({ path, waitMs: LOCK_WAIT_MS }, "another daemon runs on this node: waiting for its end"),
   });
   if (!journal.ok) {
     log.error({ detail: journal.error }, "the daemon cannot start");

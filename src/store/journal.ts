@@ -22,6 +22,8 @@ import { sandboxId, sandboxKeyOf, type SandboxKey } from "../core/model/sandbox.
 /** Bounds of one drain; shims keep to the same (cni/wire.ts), so more can only come from somebody else. */
 export const JOURNAL_FILE_COUNT_MAX = 8192;
 const RECORD_SIZE_MAX = 16 * 1024;
+/** A shim that is writing holds the lock for less. */
+const WAIT_TOLD_MS = 500;
 
 export type JournalOptions = {
   readonly folder: string;
@@ -30,6 +32,7 @@ export type JournalOptions = {
   readonly lock: (fd: number) => boolean;
   readonly sleep: (ms: number) => Promise<void>;
   readonly lockWaitMs: number; // The daemon before us may take its grace period to end.
+  readonly onWait?: (path: string) => void; // Called once, when the lock has not come at once.
 };
 
 /** What a drain did. Failed ones stay for the next drain; damaged ones are kept beside, under the names given. */
@@ -63,6 +66,7 @@ export async function openJournal(options: JournalOptions): Promise<Result<Journ
       closeSync(lock);
       return err(`another berth daemon holds ${join(folder, "lock")}; only one may run on a node`);
     }
+    if (waitedMs === WAIT_TOLD_MS) options.onWait?.(join(folder, "lock"));
     await options.sleep(stepMs);
   }
   return ok({ drain: (play) => drain(options, play), close: () => closeSync(lock) });
