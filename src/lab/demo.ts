@@ -5,8 +5,19 @@ import { difference, kernelObjects } from "./kernel-view.ts";
 import { waitUntil, type LabNode } from "./node.ts";
 import { askTcp, ping, serveTcp, startPing } from "./packets.ts";
 import { must, run } from "./processes.ts";
-import { createReport, printJson, printTable, type Report } from "./report.ts";
-import type { CniAnswer, Pod } from "./runtime.ts";
+import { createReport, printJson, printTable } from "./report.ts";
+import {
+  addPods,
+  byRole,
+  countPings,
+  deletePods,
+  failures,
+  type Placed,
+  poolSettles,
+  type Roles,
+  type Stage,
+  totalOf,
+} from "./stage.ts";
 
 const INSTANCE_TYPE = "m5.xlarge"; // 4 ENIs of 15 addresses: room for 56 pods.
 const PODS_AT_FIRST = 20; // A node.
@@ -36,15 +47,6 @@ const SETTINGS = {
   BERTH_SWEEP_INTERVAL_SECONDS: "2",
   BERTH_LEAK_AGE_SECONDS: "3",
 } as const;
-
-type Placed = { readonly pod: Pod; readonly ip: string };
-
-type Stage = {
-  readonly report: Report;
-  readonly cluster: Cluster;
-  readonly nodes: readonly [LabNode, LabNode];
-  readonly pods: Map<LabNode, Placed[]>;
-};
 
 /** Returns the exit code: 0 when every check passed. With `json`, stdout holds one object and nothing else. */
 export async function demo(options: { readonly json: boolean }): Promise<number> {
@@ -175,8 +177,6 @@ async function packetsFlow(stage: Stage): Promise<void> {
   }
   await tcpKeepsSources(stage, mine, theirs);
 }
-
-type Roles = { readonly primary: Placed; readonly primary2: Placed; readonly secondary: Placed };
 
 async function tcpKeepsSources(stage: Stage, mine: Roles, theirs: Roles): Promise<void> {
   const { report, cluster, nodes } = stage;
@@ -448,100 +448,4 @@ async function lastPodLeaves(stage: Stage, before: ReadonlyMap<LabNode, readonly
     spoofed.length === 0,
     spoofed.map((frame) => `${frame.ip} by ${frame.eniId}`).join(" "),
   );
-}
-
-// --- Helpers -----------------------------------------------------------------------------------------------------------
-
-async function addPods(
-  stage: Stage,
-  node: LabNode,
-  name: string,
-  count: number,
-): Promise<readonly CniAnswer[]> {
-  const pods = await node.runtime.makeSandboxes(Array.from({ length: count }, (_, at) => `${name}-${at}`));
-  const heldBefore = await heldOf(node);
-  const answers = await Promise.all(
-    pods.map(async (pod) => {
-      const answer = await node.runtime.call("ADD", pod);
-      if (answer.ip !== null) stage.pods.get(node)?.push({ pod, ip: answer.ip });
-      return answer;
-    }),
-  );
-  const { tally } = stage.report;
-  tally.adds += count;
-  tally.pods += answers.filter((answer) => answer.ok).length;
-  tally.failedAdds += answers.filter((answer) => !answer.ok).length;
-  tally.heldAdds += Math.max(0, (await heldOf(node)) - heldBefore); // A daemon killed meanwhile has begun to count anew.
-  return answers;
-}
-
-/** Each pod as kubelet does it: DEL, then DEL again without a namespace, then the namespace goes. */
-async function deletePods(
-  stage: Stage,
-  node: LabNode,
-  placed: readonly Placed[],
-): Promise<readonly CniAnswer[]> {
-  const answers = await Promise.all(
-    placed.map(async ({ pod }) => {
-      const once = await node.runtime.call("DEL", pod);
-      const twice = await node.runtime.call("DEL", { ...pod, netns: "" });
-      return once.ok ? twice : once;
-    }),
-  );
-  await node.runtime.removeSandboxes(placed.map(({ pod }) => pod));
-  const gone = new Set(placed);
-  stage.pods.set(
-    node,
-    (stage.pods.get(node) ?? []).filter((each) => !gone.has(each)),
-  );
-  return answers;
-}
-
-async function heldOf(node: LabNode): Promise<number> {
-  return node.daemonPid() === null ? 0 : ((await node.state().catch(() => null))?.counters.heldAdds ?? 0);
-}
-
-/** Two pods on the primary ENI, one on a secondary. */
-async function byRole(stage: Stage, node: LabNode): Promise<Roles> {
-  const state = await node.state();
-  const roleOf = new Map(
-    state.enis.flatMap((eni) => eni.addresses.map((address) => [address.ip, eni.role] as const)),
-  );
-  const placed = stage.pods.get(node) ?? [];
-  const [primary, primary2] = placed.filter(({ ip }) => roleOf.get(ip) === "primary");
-  const secondary = placed.find(({ ip }) => roleOf.get(ip) === "secondary");
-  if (primary === undefined || primary2 === undefined || secondary === undefined)
-    throw new Error(`pods of ${node.name} are on one ENI only`);
-  return { primary, primary2, secondary };
-}
-
-/** Until the plan holds and nothing cools, leaves or is loose. */
-async function poolSettles(node: LabNode): Promise<void> {
-  await waitUntil(`the pool of ${node.name} settles`, 40_000, async () => {
-    const { plan, census, loose } = await node.state();
-    return (
-      plan.kind === "hold" &&
-      plan.reason === "on-target" &&
-      census.cooling === 0 &&
-      census.leaving === 0 &&
-      census.coming === 0 &&
-      loose.length === 0
-    );
-  });
-}
-
-async function totalOf(node: LabNode): Promise<number> {
-  return (await node.state()).census.total;
-}
-
-function countPings(report: Report, count: { readonly sent: number; readonly received: number }): void {
-  report.tally.pingsSent += count.sent;
-  report.tally.lostPings += count.sent - count.received;
-}
-
-function failures(answers: readonly CniAnswer[]): string {
-  const failed = answers.filter((answer) => !answer.ok);
-  return failed.length === 0
-    ? ""
-    : `${failed.length} failed, the first with: ${failed[0]?.error?.msg ?? "?"}; `;
 }
