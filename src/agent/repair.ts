@@ -8,6 +8,7 @@ import { planHost } from "../core/plumbing/host.ts";
 import type { KernelOp, LinkSeen } from "../core/plumbing/object.ts";
 import { packetFilter, printPacketFilter } from "../core/plumbing/packet-filter.ts";
 import { renderOp } from "../core/plumbing/render.ts";
+import type { NodeState } from "../core/state/node-state.ts";
 import { eniLinkLost, eniReady, instanceChanged } from "../core/state/transitions.ts";
 import { printCidr4 } from "../lib/ip.ts";
 import { after, type Instant, SECOND_MS } from "../lib/time.ts";
@@ -34,15 +35,19 @@ export function repairJob(agent: Agent): Job {
 function repair(agent: Agent, memory: Memory): number {
   const { ports, cell, settings } = agent;
   const now = ports.time.now();
-  const awaited = [...cell.state.enis.values()].some((eni) => eni.phase.kind === "awaiting-link");
+  const awaited = awaitsLink(cell.state);
   if (!awaited) memory.polls = 0;
   if (now >= memory.nextWhole || (awaited && linkHasCome(agent))) {
     repairHost(agent);
     memory.nextWhole = after(ports.time.now(), REPAIR_PACE_MS);
-    if (!awaited) return settings.repairIntervalMs;
+    if (!awaitsLink(cell.state)) return settings.repairIntervalMs; // The look may have found that one is gone.
   } else if (!awaited) return memory.nextWhole - now; // Woken early: the look is owed.
   memory.polls += 1;
   return Math.min(LINK_POLL_MS.first * 2 ** Math.min(memory.polls >> 3, 8), LINK_POLL_MS.most);
+}
+
+function awaitsLink(state: NodeState): boolean {
+  return [...state.enis.values()].some((eni) => eni.phase.kind === "awaiting-link");
 }
 
 /** The whole of it, at once. In the answer: what was changed, and what the kernel refused. */

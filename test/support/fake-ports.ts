@@ -89,6 +89,7 @@ export function createWorld(options: WorldOptions = {}) {
   let tokens = 0;
   let saveFaults = 0;
   let cordoned = false;
+  let spiedLinks = host.kernel.observeLinks;
   /** Each life's ports die with it: what a dead agent still does, does nothing. */
   let life = { stop: new AbortController(), dead: false };
   let [crashAfter, points] = [Infinity, 0];
@@ -125,7 +126,7 @@ export function createWorld(options: WorldOptions = {}) {
     newToken: () => `token-${(tokens += 1)}`,
     ec2: cloud.ec2,
     imds: cloud.imds,
-    kernel: host.kernel,
+    kernel: { ...host.kernel, observeLinks: () => spiedLinks() },
     runtime: {
       cachedSandboxes: () => ok([...cache.values()]),
       netnsLives: host.netnsLives,
@@ -269,6 +270,10 @@ export function createWorld(options: WorldOptions = {}) {
     request,
     add,
     del,
+    /** Stands between the agent and the cheap look at links. */
+    spyOnLinks: (spy: typeof spiedLinks): void => {
+      spiedLinks = spy;
+    },
     /** For what takes its time. */
     pause: async (ms: number): Promise<void> => await clock.time.sleep(ms, new AbortController().signal),
     messages: (): string[] => logs.map((each) => each.message),

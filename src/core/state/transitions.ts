@@ -166,7 +166,9 @@ export function eniAttached(state: NodeState, eni: Eni): NodeState {
   const empty = { ...eni, addresses: new Map() };
   const ipsBy = (by: PoolAddress["by"]): Ipv4[] =>
     [...eni.addresses.values()].filter((address) => address.by === by).map((address) => address.ip);
-  const next = withNewAddresses({ ...state, loose }, empty, ipsBy("secondary"), "secondary");
+  // Its own address may have been a pool address of another ENI until now, by what we knew.
+  const known = withoutAddresses({ ...state, loose }, eni.id, [eni.primaryIp]);
+  const next = withNewAddresses(known, empty, ipsBy("secondary"), "secondary");
   return withNewAddresses(next, eniOf(next, eni.id), ipsBy("prefix"), "prefix");
 }
 
