@@ -6,6 +6,7 @@ import type { PoolAction, PoolPlan } from "../core/model/action.ts";
 import type { EniId } from "../core/model/eni.ts";
 import { LOOK_OPERATION, operationBlock, standing } from "../core/pool/obstacles.ts";
 import { planPool } from "../core/pool/plan.ts";
+import { ruleOf } from "../core/pool/targets.ts";
 import { unfinishedAction } from "../core/pool/unfinished.ts";
 import { schedulableChanged } from "../core/state/transitions.ts";
 import { after, backoffMs, type Instant, MINUTE_MS, SECOND_MS } from "../lib/time.ts";
@@ -19,11 +20,13 @@ type Memory = LookMemory & {
   nextLook: Instant;
   lookAttempt: number;
   lastHold: string;
+  splitting: boolean; // In prefix mode, but EC2 has single addresses only.
   readonly deletes: Map<EniId, { attempt: number; at: Instant }>; // Of loose ENIs; forgotten with them.
 };
 
 export function refillJob(agent: Agent): Job {
   const { ports, settings } = agent;
+  sayUnitUnmet(agent);
   // The first look comes early, but not for all nodes of a rollout at once.
   const firstLook = after(ports.time.now(), ports.random() * Math.min(settings.sweepIntervalMs, MINUTE_MS));
   const memory: Memory = {
@@ -32,9 +35,20 @@ export function refillJob(agent: Agent): Job {
     nextLook: firstLook,
     lookAttempt: 0,
     lastHold: "",
+    splitting: false,
     deletes: new Map(),
   };
   return { name: "refill", wake: agent.wakeRefill, run: () => refill(agent, memory) };
+}
+
+function sayUnitUnmet({ ports, pool, cell }: Agent): void {
+  const { type, limits } = cell.state.instance;
+  if (!pool.prefixDelegation || limits.nitro) return;
+  ports.log({
+    level: "warn",
+    message: "prefix delegation needs a Nitro instance: single addresses are used",
+    type,
+  });
 }
 
 /** One step. In the answer: how long to sleep, 0 when there may be more to do. */
@@ -86,8 +100,25 @@ async function act(agent: Agent, memory: Memory, action: PoolAction, reason: str
       memory.deletes.set(action.eni, { attempt, at: after(now, waitMs) });
     }
   }
-  if (failure === null)
-    ports.log({ level: "info", message: DONE[action.kind], ...action, reason, durationMs: now - began });
+  if (failure !== null) return;
+  ports.log({ level: "info", message: DONE[action.kind], ...action, reason, durationMs: now - began });
+  saySplitting(agent, memory, action);
+}
+
+/** That prefixes have run out, and that they are back: each is said once, for what lies between looks like singles at every assignment. */
+function saySplitting(agent: Agent, memory: Memory, action: PoolAction): void {
+  const { ports, pool, cell } = agent;
+  if (ruleOf(pool, cell.state.instance.limits).unit !== "prefix") return;
+  const attached = action.kind === "attach-eni" ? action : { addressCount: 0, prefixCount: 0 };
+  const split = action.kind === "assign-addresses" || attached.addressCount > 0;
+  const whole = action.kind === "assign-prefixes" || attached.prefixCount > 0;
+  if (split && !memory.splitting) {
+    memory.splitting = true;
+    ports.log({ level: "warn", message: "no /28 is free: pods that wait get single addresses meanwhile" });
+  } else if (whole && memory.splitting) {
+    memory.splitting = false;
+    ports.log({ level: "info", message: "a /28 is free again: single addresses go back as pods leave" });
+  }
 }
 
 const DONE: Readonly<Record<PoolAction["kind"], string>> = {

@@ -5,6 +5,7 @@ import type { Config } from "./settings.ts";
 /** What the planner goes by. */
 export function poolSettings(config: Config): PoolSettings {
   const { warmEniTarget, warmIpTarget, minimumIpTarget, warmPrefixTarget, prefixDelegation } = config;
+  const { prefixFallback } = config;
   const { maxEni, maxPods, cooldownMs, eniLifeMinMs, linkWaitMs, manageNonSchedulable, provisioning } =
     config;
   const { podsOnPrimary, allNetworkCards, podSubnets, podSecurityGroups } = config;
@@ -14,6 +15,7 @@ export function poolSettings(config: Config): PoolSettings {
     minimumIpTarget,
     warmPrefixTarget,
     prefixDelegation,
+    prefixFallback,
     maxEni,
     maxPods,
     cooldownMs,

@@ -154,6 +154,15 @@ export const OWN_SETTINGS = {
     meaning: "How pods are joined to the node: routed is a veth pair a pod.",
     schema: oneOf(["routed"]),
   }),
+  prefixFallback: own({
+    name: "BERTH_PREFIX_FALLBACK",
+    unit: "choice",
+    default: "addresses",
+    allowed: "addresses or none",
+    meaning:
+      "In prefix mode, while the subnet has no free /28: addresses gives pods that wait single ones, which go back later; none lets them wait.",
+    schema: oneOf(["addresses", "none"]),
+  }),
   podsOnPrimary: own({
     name: "BERTH_PODS_ON_PRIMARY_ENI",
     unit: "boolean",

@@ -28,7 +28,7 @@ export function planGrowth(view: PoolView, shortage: Shortage): Growth {
     }
     const single = planSingles(view, candidates, blocks);
     if (single !== null) return { kind: "act", action: single, reason: `${why}; no /28 is free` };
-    const last = planLast(view, candidates);
+    const last = maySplit(view) ? planLast(view, candidates) : null;
     if (last !== null) return { kind: "act", action: last, reason: `${why}; the subnet's last addresses` };
   }
   // A throttled or failing EC2 would not take the five calls of a new ENI better than the one of an assignment.
@@ -63,6 +63,11 @@ function assignOn(view: PoolView, each: EniCensus, shortage: Shortage): PoolActi
   return { kind: "assign-addresses", eni: each.eni.id, count: addressesFor(view, shortage, room) };
 }
 
+/** Single addresses may be asked for: always where they are the unit, else where the operator lets them stand in for prefixes. */
+function maySplit({ rule, settings }: PoolView): boolean {
+  return rule.unit === "address" || settings.prefixFallback === "addresses";
+}
+
 /** What is short, or, where the pool grows by whole ENIs, all that the ENI can carry and the node may have. */
 function addressesFor(view: PoolView, shortage: Shortage, room: number): number {
   const { rule, stock } = view;
@@ -79,7 +84,7 @@ function planSingles(
   candidates: readonly EniCensus[],
   blocks: readonly Block[],
 ): PoolAction | null {
-  if (!blocks.some((block) => block.reason === "prefixes-exhausted")) return null;
+  if (!maySplit(view) || !blocks.some((block) => block.reason === "prefixes-exhausted")) return null;
   const count = fallbackAddresses(view.rule, view.stock, view.state.waiting);
   const each = candidates.find(({ eni }) => subnetBlock(view.obstacles, eni.subnetId, "address") === null);
   if (count === 0 || each === undefined) return null;
@@ -163,6 +168,7 @@ function planAttach(view: PoolView, shortage: Shortage, why: string, blocks: Blo
     if (block === null) return attach(subnetId, view.rule.unit, addressesFor(view, shortage, room));
     blocks.push(block);
   }
+  if (!maySplit(view)) return blocked(null);
   const single = subnets.find((subnetId) => subnetBlock(view.obstacles, subnetId, "address") === null);
   const count = fallbackAddresses(view.rule, view.stock, view.state.waiting);
   if (single !== undefined && count > 0) return attach(single, "address", count);

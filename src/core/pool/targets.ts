@@ -15,6 +15,8 @@ export type PoolSettings = {
   readonly minimumIpTarget: number | null; // MINIMUM_IP_TARGET: addresses held in all, used or not.
   readonly warmPrefixTarget: number | null; // WARM_PREFIX_TARGET: wholly free /28s. In prefix mode only.
   readonly prefixDelegation: boolean; // ENABLE_PREFIX_DELEGATION; without effect on an instance that is not Nitro.
+  /** BERTH_PREFIX_FALLBACK: what pods that wait get while no /28 is free. `none` keeps a node's addresses to prefixes alone. */
+  readonly prefixFallback: "addresses" | "none";
   readonly maxEni: number | null; // MAX_ENI: cap on all ENIs of the instance, foreign ones included.
   readonly maxPods: number | null; // What kubelet says; null when unknown.
   readonly cooldownMs: number; // IP_COOLDOWN_PERIOD
@@ -34,6 +36,7 @@ export const POOL_SETTINGS_DEFAULT: PoolSettings = {
   minimumIpTarget: null,
   warmPrefixTarget: 1,
   prefixDelegation: false,
+  prefixFallback: "addresses",
   maxEni: null,
   maxPods: null,
   cooldownMs: 30_000,

@@ -275,6 +275,16 @@ describe("prefixes", () => {
     expect(takeCensus(turned.state, NOW)).toMatchObject({ allocated: 3, prefixes: 1, total: 19 });
   });
 
+  test("kept to prefixes by the operator, pods wait rather than get single addresses, on a new ENI as on an old one", () => {
+    const kept = { ...pd, prefixFallback: "none" } as const;
+    const waiting = (state: NodeState): NodeState => ({ ...state, waiting: 20, obstacles: [noPrefixes] });
+    const roomy = waiting(bootedNode(M5_LARGE));
+    const full = waiting(podsStart(settled(M5_LARGE, { warmIpTarget: 9 }), settingsOf({}), NOW, 9));
+    expect(planned(roomy, pd)).toBe("assign-addresses eni-0 9");
+    expect(planned(full, pd)).toMatch(/^attach-eni/);
+    for (const state of [roomy, full]) expect(planned(state, kept)).toBe("hold prefixes-exhausted");
+  });
+
   test("switched off while the node runs: whole prefixes go back", () => {
     const turned = settle(
       settled(M5_LARGE, { ...pd, warmPrefixTarget: 3 }),
