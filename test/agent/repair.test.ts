@@ -26,7 +26,7 @@ async function busyNode(options: WorldOptions = {}): Promise<{ world: World; age
 
 /** What the host's namespace holds, as one comparable value. */
 function picture(world: World): unknown {
-  const links = [...world.host.links.values()].map(({ index: _, ...link }) => link);
+  const links = [...world.host.links.values()].map((link) => ({ ...link, index: 0 })); // A link that is made again has a new one.
   const text = (value: unknown): string => JSON.stringify(value);
   return [links, world.host.routes(), world.host.rules(), world.host.addresses()].map((all) =>
     all.map(text).sort(),

@@ -89,6 +89,8 @@ export function createWorld(options: WorldOptions = {}) {
   let tokens = 0;
   let saveFaults = 0;
   let cordoned = false;
+  let spiedNetns = host.netnsLives;
+  let savesHang = false;
   let spiedLinks = host.kernel.observeLinks;
   /** Each life's ports die with it: what a dead agent still does, does nothing. */
   let life = { stop: new AbortController(), dead: false };
@@ -129,11 +131,12 @@ export function createWorld(options: WorldOptions = {}) {
     kernel: { ...host.kernel, observeLinks: () => spiedLinks() },
     runtime: {
       cachedSandboxes: () => ok([...cache.values()]),
-      netnsLives: host.netnsLives,
+      netnsLives: (netns) => spiedNetns(netns),
       cordoned: () => cordoned,
     },
     save: async (state) => {
       await point();
+      await (savesHang ? never : undefined);
       broken.push(...checkInvariants(state));
       if (saveFaults > 0) {
         saveFaults -= 1;
@@ -273,6 +276,12 @@ export function createWorld(options: WorldOptions = {}) {
     /** Stands between the agent and the cheap look at links. */
     spyOnLinks: (spy: typeof spiedLinks): void => {
       spiedLinks = spy;
+    },
+    spyOnNetns: (spy: typeof spiedNetns): void => {
+      spiedNetns = spy;
+    },
+    holdSaves: (on: boolean): void => {
+      savesHang = on;
     },
     /** For what takes its time. */
     pause: async (ms: number): Promise<void> => await clock.time.sleep(ms, new AbortController().signal),
