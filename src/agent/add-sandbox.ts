@@ -55,14 +55,17 @@ async function addAnew(
   signal: AbortSignalLike,
 ): Promise<Result<Allocation, NodeError>> {
   const { ports, cell } = agent;
+  // Without its packet filter a pod of a secondary ENI would send into the void, and none would reach the internet.
+  const { packetFilter } = agent.blocked;
+  if (packetFilter !== null) return err({ code: "not-ready", detail: packetFilter });
   await agent.departures.wait(netns, request.key.ifName);
   const chosen = await addressFor(agent, request, netns, signal); // At once, or held; in the state when it returns.
   if (!chosen.ok) return chosen;
   const saved = await ports.save(cell.state); // Written down before it is real, so that a crash here leaks nothing for long.
-  if (!saved.ok) return await undone(agent, chosen.value, saved.error);
-  if (signal.aborted) return await undone(agent, chosen.value, cancelled());
+  if (!saved.ok) return await undone(agent, chosen.value, saved.error, "never-used");
+  if (signal.aborted) return await undone(agent, chosen.value, cancelled(), "never-used");
   const plumbed = ports.kernel.plumbSandbox(netns, routedPlumbing(chosen.value, cell.state.instance.limits));
-  if (!plumbed.ok) return await undone(agent, chosen.value, plumbed.error);
+  if (!plumbed.ok) return await undone(agent, chosen.value, plumbed.error, "plumbed");
   return ok(chosen.value);
 }
 
@@ -108,14 +111,19 @@ function allocationMaker(agent: Agent, request: AddRequest, netns: NetnsRef): Ma
   });
 }
 
-/** The address cools down even when no packet can have used it: one rule for all is easier to trust. */
+/**
+ * An address that was plumbed, if only in part, cools down. One that was never used does not: on a full disk each try would wear
+ * one out, and the pool would grow to its limit for pods that cannot start.
+ */
 async function undone(
   agent: Agent,
   allocation: Allocation,
   error: NodeError,
+  use: "never-used" | "plumbed",
 ): Promise<Result<Allocation, NodeError>> {
   const { ports, cell, settings } = agent;
-  cell.set(addressReleased(cell.state, allocation.id, after(ports.time.now(), settings.cooldownMs)));
+  const restMs = use === "never-used" ? 0 : settings.cooldownMs;
+  cell.set(addressReleased(cell.state, allocation.id, after(ports.time.now(), restMs)));
   const saved = await ports.save(cell.state);
   if (!saved.ok)
     ports.log({
@@ -144,7 +152,7 @@ async function answerAgain(
   // The daemon died between save and plumb. The half-made link, if any, must go before it can be made again.
   await ports.kernel.deleteLink(known.hostLink);
   const plumbed = ports.kernel.plumbSandbox(known.netns, plumbing);
-  return plumbed.ok ? ok(known) : await undone(agent, known, plumbed.error);
+  return plumbed.ok ? ok(known) : await undone(agent, known, plumbed.error, "plumbed");
 }
 
 function cancelled(): NodeError {

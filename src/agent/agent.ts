@@ -16,6 +16,8 @@ export type Agent = {
   readonly waiting: WaitingRoom;
   readonly departures: Departures;
   readonly beingAdded: Set<SandboxId>; // In the state, not yet plumbed: nobody else may plumb them.
+  /** Why no pod may be started now, in words for operators; null when all is well. */
+  readonly blocked: { packetFilter: string | null };
   readonly wakeRefill: Wake;
   readonly wakeRepair: Wake; // Something in the kernel may have changed.
   readonly wakeFilter: Wake; // Something in nftables may have.
@@ -40,6 +42,7 @@ export function createAgent(
     waiting,
     departures: new Departures(),
     beingAdded: new Set(),
+    blocked: { packetFilter: null },
     wakeRefill,
     wakeRepair,
     wakeFilter,

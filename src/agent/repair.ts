@@ -18,6 +18,8 @@ import { replumbLost } from "./sweep-sandboxes.ts";
 
 /** A whole look costs up to 0.1 s of the main thread beside 1,000 pods, so it is taken at most this often. */
 const REPAIR_PACE_MS = 2 * SECOND_MS;
+/** A pod cannot start meanwhile. */
+const FILTER_RETRY_MS = 5 * SECOND_MS;
 /** While a link is awaited, the links alone are looked at this often at first, then ever more slowly. */
 const LINK_POLL_MS = { first: 20, most: 500 } as const;
 
@@ -131,8 +133,10 @@ export function filterJob(agent: Agent): Job {
     wake: agent.wakeFilter,
     run: async () => {
       await followInstance(agent);
-      await ensurePacketFilter(agent);
-      return agent.settings.repairIntervalMs;
+      const loaded = await ensurePacketFilter(agent);
+      return loaded
+        ? agent.settings.repairIntervalMs
+        : Math.min(agent.settings.repairIntervalMs, FILTER_RETRY_MS);
     },
   };
 }
@@ -151,8 +155,9 @@ async function followInstance(agent: Agent): Promise<void> {
   ports.log({ level: "info", message: "the vpc's cidrs changed", before, now });
 }
 
+/** False when it could not be loaded: then no pod is started (`agent.blocked`). */
 export async function ensurePacketFilter(agent: Agent): Promise<boolean> {
-  const { ports, cell, settings } = agent;
+  const { ports, cell, settings, blocked } = agent;
   const links = ports.kernel.observeLinks();
   const primary = links.ok ? linkOfEni(links.value, cell.state.instance.primaryMac) : null;
   if (primary === null) {
@@ -161,14 +166,18 @@ export async function ensurePacketFilter(agent: Agent): Promise<boolean> {
       message: "the primary eni's link is not there",
       mac: cell.state.instance.primaryMac,
     });
+    blocked.packetFilter = `the packet filter cannot be made: no link has the primary ENI's MAC ${cell.state.instance.primaryMac}`;
     return false;
   }
   const text = printPacketFilter(packetFilter(cell.state.instance, primary.name, settings.plumbing));
   const loaded = await ports.kernel.ensurePacketFilter(text);
   if (!loaded.ok) {
-    ports.log({ level: "error", message: "the packet filter could not be loaded", ...loaded.error });
+    const { step, errno, detail } = loaded.error;
+    ports.log({ level: "error", message: "the packet filter could not be loaded", step, errno, detail });
+    blocked.packetFilter = `the packet filter could not be loaded: ${step}: ${errno} ${detail}`.trimEnd();
     return false;
   }
+  blocked.packetFilter = null;
   if (loaded.value) {
     ports.log({ level: "info", message: "packet filter loaded" });
     ports.observed({ kind: "repaired", what: "packet-filter" });

@@ -103,6 +103,8 @@ export function createHandlers(
 /** Success while ADDs can be served. An empty pool is no reason to take the node out of scheduling, unless the operator says so. */
 function statusOf(agent: Agent, options: HandlerOptions): Result<null, NodeError> {
   if (options.stopping()) return err({ code: "not-ready", detail: "the daemon is stopping" });
+  const { packetFilter } = agent.blocked;
+  if (packetFilter !== null) return err({ code: "not-ready", detail: packetFilter });
   if (options.statusWhenEmpty === "ready") return ok(null);
   const now = agent.ports.time.now();
   if (takeCensus(agent.cell.state, now).warm > 0) return ok(null);

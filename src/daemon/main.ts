@@ -149,7 +149,7 @@ async function serve(daemon: Daemon, agent: Agent): Promise<void> {
   life.agent = agent;
   life.report = () =>
     reportState(agent.cell.state, agent.pool, {
-      ready: life.phase === "serving",
+      ready: readiness(life).ok,
       node: config.nodeName ?? hostname(),
       counters: counters(),
       now: agent.ports.time.now(),
@@ -257,19 +257,22 @@ function pagesOf(
   metrics: Metrics,
   texts: Readonly<Record<string, string>>,
 ): Parameters<typeof daemonDoors>[1] {
-  const ready = (): Health =>
-    life.phase === "serving"
-      ? { ok: true, reasons: [] }
-      : { ok: false, reasons: [`the daemon is ${life.phase}`] };
   return {
     metrics,
     healthy: () => ({ ok: true, reasons: [] }),
-    ready,
+    ready: () => readiness(life),
     report: () => life.report?.() ?? { ready: false },
     state: () => life.agent?.cell.state ?? null,
     routeTable: (eni) => (eni.role === "primary" ? 254 : eniTable(eni.slot)),
     settings: texts,
   };
+}
+
+/** Ready while ADDs are served. An empty pool is no reason not to be: it fills, and ADDs wait. */
+function readiness(life: Life): Health {
+  if (life.phase !== "serving") return { ok: false, reasons: [`the daemon is ${life.phase}`] };
+  const reason = life.agent?.blocked.packetFilter ?? null;
+  return reason === null ? { ok: true, reasons: [] } : { ok: false, reasons: [reason] };
 }
 
 async function aborted(signal: AbortSignal): Promise<void> {
