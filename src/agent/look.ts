@@ -5,7 +5,6 @@
 import type { Ec2Failure, EniSeen } from "../core/model/ec2.ts";
 import type { EniId, SecurityGroupId } from "../core/model/eni.ts";
 import { LOOK_OPERATION } from "../core/pool/obstacles.ts";
-import { isLeaked } from "../core/reconcile/classify.ts";
 import { findDrift, foreignEnis, type Drift } from "../core/reconcile/drift.ts";
 import { eniFromSeen } from "../core/reconcile/recover.ts";
 import { suspect, type Suspicions } from "../core/reconcile/suspicion.ts";
@@ -20,7 +19,6 @@ import {
   eniGroupsChanged,
   eniOwnerSeen,
   foreignEnisSeen,
-  looseEniFound,
   obstacleMet,
   obstaclesCleared,
   prefixesAssigned,
@@ -29,6 +27,7 @@ import {
 import { unreachable } from "../lib/assert.ts";
 import type { Instant } from "../lib/time.ts";
 import type { Agent } from "./agent.ts";
+import { type LeakMemory, lookForLeaks } from "./leaks.ts";
 import { finishCreation, subnetCidrOf } from "./perform.ts";
 
 /** A look that follows a lost answer waits for EC2's views to settle first. Source: EC2 API, "Eventual consistency". */
@@ -40,6 +39,7 @@ export const DRIFT_GRACE_MS = 60_000;
 export type LookMemory = {
   suspicions: Suspicions;
   unripe: number; // Differences that one more look will decide.
+  readonly leaks: LeakMemory;
 };
 
 /** False when EC2 could not be asked; nothing is changed then. */
@@ -67,7 +67,8 @@ export async function lookAtEc2(agent: Agent, memory: LookMemory): Promise<boole
   memory.unripe = after.size - ripe.length;
   for (const drift of ripe) await settleDrift(agent, drift);
   cell.set(foreignEnisSeen(cell.state, notInOurCare())); // Some may have left our care just now.
-  if (settings.deleteLeakedEnis) await lookForLeaks(agent);
+  if (settings.deleteLeakedEnis) await lookForLeaks(agent, memory.leaks);
+  forgetElsewhere(agent);
   await resolveDoubt(agent);
   return true;
 }
@@ -203,6 +204,16 @@ async function adopt(agent: Agent, seen: EniSeen): Promise<void> {
   agent.wakeRepair.call();
 }
 
+/** EC2 would not delete it, since it hangs on an instance, and that is not this one: somebody else uses it now. */
+function forgetElsewhere(agent: Agent): void {
+  const { ports, cell } = agent;
+  const { inDoubt, enis, loose } = cell.state;
+  const id = inDoubt?.operation === "DeleteNetworkInterface" ? inDoubt.eni : null;
+  if (id === null || enis.has(id) || loose.get(id)?.attachmentId !== null) return;
+  cell.set(eniDeleted(cell.state, id));
+  ports.log({ level: "info", message: "eni left alone: it hangs on an instance after all", eni: id });
+}
+
 /** A creation without an answer is asked for again with its token; all other doubts end with the look itself. */
 async function resolveDoubt(agent: Agent): Promise<void> {
   const { cell, settings } = agent;
@@ -212,27 +223,6 @@ async function resolveDoubt(agent: Agent): Promise<void> {
   if (creation === null) return;
   if (settings.provisioning) await finishCreation(agent, creation, { repeated: true });
   else cell.set(eniCreationFailed(cell.state)); // What came of it, if anything, bears our tags: a daemon that may will find it.
-}
-
-/** ENIs that were made for this instance and hang on nothing: those of an earlier life, or of a call that we gave up on. */
-async function lookForLeaks(agent: Agent): Promise<void> {
-  const { ports, cell, settings } = agent;
-  const owned = await ports.ec2.describeOwnedEnis(cell.state.instance.id);
-  if (!owned.ok)
-    return ports.log({ level: "warn", message: "leaked enis could not be looked for", failure: owned.error });
-  for (const seen of owned.value) {
-    const known = cell.state.enis.has(seen.id) || cell.state.loose.has(seen.id);
-    if (known || !isLeaked(seen, cell.state.instance.id, ports.time.wallNow(), settings.leakGraceMs))
-      continue;
-    ports.log({
-      level: "warn",
-      message: "leaked eni found",
-      eni: seen.id,
-      createdAt: seen.tags.get("node.k8s.amazonaws.com/createdAt"),
-    });
-    cell.set(looseEniFound(cell.state, { id: seen.id, attachmentId: null, since: ports.time.now() }));
-    ports.observed({ kind: "removed", what: "eni", why: "leaked" });
-  }
 }
 
 function primaryGroups(seen: readonly EniSeen[], agent: Agent): readonly SecurityGroupId[] {

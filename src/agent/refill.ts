@@ -13,6 +13,7 @@ import { after, backoffMs, type Instant, MINUTE_MS, SECOND_MS } from "../lib/tim
 import type { Agent } from "./agent.ts";
 import type { InDoubt, Obstacle } from "../core/state/node-state.ts";
 import { DOUBT_SETTLE_MS, DRIFT_GRACE_MS, lookAtEc2, type LookMemory } from "./look.ts";
+import { leakMemory } from "./leaks.ts";
 import type { Job } from "./loop.ts";
 import { perform } from "./perform.ts";
 
@@ -31,6 +32,7 @@ export function refillJob(agent: Agent): Job {
   const firstLook = after(ports.time.now(), ports.random() * Math.min(settings.sweepIntervalMs, MINUTE_MS));
   const memory: Memory = {
     suspicions: new Map(),
+    leaks: leakMemory(agent),
     unripe: 0,
     nextLook: firstLook,
     lookAttempt: 0,

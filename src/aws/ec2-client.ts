@@ -54,8 +54,9 @@ export type Ec2Edge = Ec2 & {
 const PAGE_SIZE = 1_000;
 /** EC2's own ceiling for the values of one filter. */
 const FILTER_VALUES_MAX = 200;
-/** 100,000 ENIs. An endpoint that pages without end must not hold us for ever. */
+/** An endpoint that pages without end must not hold us for ever, nor fill our memory. */
 const PAGES_MAX = 100;
+const ITEMS_MAX = 10_000;
 
 export function createEc2(options: Ec2Options): Ec2Edge {
   const { aws, imds } = options;
@@ -153,12 +154,13 @@ export function createEc2(options: Ec2Options): Ec2Edge {
     describeEnis: (ids) => inChunks(ids, (chunk) => describeEnis([filter("network-interface-id", chunk)])),
     describeOwnedEnis: (instance) => describeEnis([filter(`tag:${OWNER_TAG}`, [instance])]),
     async describeLooseEnis(vpcId) {
+      if (options.clusterName === null) return ok([]); // Whose a stranger's ENI is cannot be told: nothing is asked, and nothing taken.
       const filters = [
         filter("status", ["available"]),
         filter("vpc-id", [vpcId]),
         filter("description", [`${DESCRIPTION_PREFIX}*`]),
         filter("tag-key", [OWNER_TAG]),
-        ...(options.clusterName === null ? [] : [filter(`tag:${CLUSTER_TAG}`, [options.clusterName])]),
+        filter(`tag:${CLUSTER_TAG}`, [options.clusterName]),
       ];
       const found = await describeEnis(filters);
       if (!found.ok) return found;
@@ -170,7 +172,7 @@ export function createEc2(options: Ec2Options): Ec2Edge {
             eni.attachment === null &&
             eni.description.startsWith(DESCRIPTION_PREFIX) &&
             eni.tags.has(OWNER_TAG) &&
-            (options.clusterName === null || eni.tags.get(CLUSTER_TAG) === options.clusterName),
+            eni.tags.get(CLUSTER_TAG) === options.clusterName,
         ),
       );
     },
@@ -344,11 +346,12 @@ async function allPages<T>(
   for (let page = 0; page < PAGES_MAX; page += 1) {
     const fetched: Result<Page<T>, Ec2Failure> = await fetch(token);
     if (!fetched.ok) return fetched;
-    items.push(...fetched.value.items);
+    for (const item of fetched.value.items) items.push(item); // Spread out, a long page would be too many arguments.
     token = fetched.value.nextToken;
     if (token === null) return ok(items);
+    if (items.length > ITEMS_MAX) break;
   }
-  const message = `more than ${PAGES_MAX} pages`;
+  const message = `more than ${PAGES_MAX} pages, or more than ${ITEMS_MAX} rows`;
   return err({ kind: "failing", operation, code: "AbsurdAnswer", message, requestId: null });
 }
 

@@ -9,12 +9,22 @@ import type { SandboxId } from "../core/model/sandbox.ts";
 /** Why an ADD was stopped: a DEL came, its shim died, or the daemon goes. */
 export type StopReason = "deleted" | "shim-gone" | "daemon-goes";
 
+/** The part of AbortController that is needed here; a simulator has its own. */
+export type Stop = {
+  readonly abort: (reason: unknown) => void;
+  readonly signal: {
+    readonly aborted: boolean;
+    readonly reason: unknown;
+    readonly addEventListener: (type: "abort", listener: () => void) => void;
+  };
+};
+
 /** An ADD as it came in. `arrival` numbers connections in the order of their coming; `id` is the same when the shim asks again. */
 export type AddCall = {
   readonly key: SandboxId;
   readonly id: string;
   readonly arrival: number;
-  readonly stop: AbortController; // Aborted with a StopReason, by us or by the caller.
+  readonly stop: Stop; // Aborted with a StopReason, by us or by the caller.
 };
 
 /** The queue of one sandbox. It goes when nothing is left to do for it. */
@@ -81,6 +91,11 @@ export class OperationsByKey {
   /** How many sandboxes have something running or queued. */
   get busyCount(): number {
     return this.#lanes.size;
+  }
+
+  /** How many are remembered of those that have ended. */
+  get rememberedCount(): number {
+    return this.#tombstones.size + this.#firstArrivals.size;
   }
 
   #enter(key: SandboxId): Lane {

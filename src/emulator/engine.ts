@@ -100,6 +100,8 @@ export type CallReply =
 export type Engine = {
   readonly call: (request: CallRequest) => Promise<CallReply>;
   readonly imds: (instanceId: string, request: ImdsRequest) => ImdsReply;
+  /** The world as that instance's IMDS tells of it now, for those who need no HTTP. */
+  readonly shownByImds: (instanceId: string) => World;
   /** Committed state, now. */
   readonly world: () => World;
   readonly fault: (fault: Fault) => void;
@@ -364,6 +366,7 @@ export function createEngine(options: EngineOptions): Engine {
   return {
     call,
     imds,
+    shownByImds: (instanceId) => views.imds(instanceId),
     world: () => world,
     fault,
     clearFaults: () => {

@@ -10,13 +10,21 @@ import { parseIpv4, type Ipv4 } from "../lib/ip.ts";
 import { err, ok, type Result } from "../lib/result.ts";
 import { instant, wallTime, type Instant, type WallTime } from "../lib/time.ts";
 import type { AttachmentId, Eni, EniId, Mac, SecurityGroupId, SubnetId } from "../core/model/eni.ts";
-import { sandboxId } from "../core/model/sandbox.ts";
+import {
+  isLinkName,
+  isPodName,
+  isSandboxKey,
+  sandboxId,
+  type PodName,
+  type SandboxKey,
+} from "../core/model/sandbox.ts";
 import type { Allocation, EniCreation, LooseEni, NodeState } from "../core/state/node-state.ts";
 
 export const CHECKPOINT_VERSION = 1;
 
 export type Checkpoint = {
   readonly bootId: string; // /proc/sys/kernel/random/boot_id. Instants, and namespaces, are of that boot.
+  readonly instanceId: string | null; // Whose it is; null where it does not say.
   readonly savedAt: WallTime;
   readonly allocations: readonly Allocation[];
   readonly cooling: readonly { readonly eni: EniId; readonly ip: Ipv4; readonly until: Instant }[];
@@ -42,7 +50,7 @@ export function printCheckpoint(
   state: NodeState,
   head: { readonly bootId: string; readonly savedAt: WallTime },
 ): string {
-  const lines = [lineOf({ row: "head", ...head })];
+  const lines = [lineOf({ row: "head", ...head, instanceId: state.instance.id })];
   const put = <Row extends Allocation | LooseEni | EniCreation | Eni>(
     row: Row,
     print: (row: Row) => Line | null,
@@ -171,7 +179,8 @@ function gathered(rows: readonly v.InferOutput<typeof rowSchema>[]): Result<Chec
     return damaged("a sandbox is in it twice");
   if (new Set(allocations.map(({ ip }) => ip)).size !== allocations.length)
     return damaged("an address is in it twice");
-  return ok({ bootId: head.bootId, savedAt: head.savedAt, allocations, cooling, leaving, loose, creation });
+  const { bootId, instanceId = null, savedAt } = head;
+  return ok({ bootId, instanceId, savedAt, allocations, cooling, leaving, loose, creation });
 }
 
 /** Only one of our brands may be made here, and only of what has its form. */
@@ -186,30 +195,53 @@ const ipSchema = v.custom<Ipv4>(
   (value) => typeof value === "string" && parseIpv4(value).ok,
   "not an IPv4 address",
 );
-const countSchema = v.pipe(v.number(), v.integer(), v.minValue(0));
+const countSchema = v.pipe(v.number(), v.safeInteger(), v.minValue(0));
 const msSchema = v.pipe(v.number(), v.finite());
 const instantSchema = v.pipe(msSchema, v.transform(instant));
 const wallTimeSchema = v.pipe(msSchema, v.transform(wallTime));
-const eniIdSchema = branded<EniId>(/^eni-/);
+const eniIdSchema = branded<EniId>(/^eni-[0-9A-Za-z-]{1,60}$/);
 const macSchema = branded<Mac>(/^[0-9a-f]{2}(:[0-9a-f]{2}){5}$/);
-const slotSchema = v.strictObject({ networkCard: countSchema, deviceIndex: countSchema });
-const keyPart = v.pipe(v.string(), v.regex(/^[^/]+$/));
+const slotIndexSchema = v.pipe(countSchema, v.maxValue(1_000));
+const slotSchema = v.strictObject({ networkCard: slotIndexSchema, deviceIndex: slotIndexSchema });
+const keySchema = v.pipe(
+  v.strictObject({ network: v.string(), containerId: v.string(), ifName: v.string() }),
+  v.check((key: SandboxKey) => isSandboxKey(key), "not a sandbox's key"),
+);
+/** Nothing is decided by a pod's name, so one that cannot be believed is no reason to give up the whole file. */
+const podSchema = v.fallback(
+  v.nullable(
+    v.pipe(
+      v.strictObject({ namespace: v.string(), name: v.string() }),
+      v.check((pod: PodName) => isPodName(pod)),
+    ),
+  ),
+  null,
+);
+const tokenSchema = v.pipe(v.string(), v.regex(/^[\x21-\x7e]{0,64}$/)); // Ids of requests, boots and calls.
+const pathSchema = v.pipe(v.string(), v.regex(/^[^\0]{0,4095}$/)); // linux/limits.h, PATH_MAX. Empty where it was not known.
+const linkNameSchema = v.pipe(v.string(), v.check(isLinkName, "no link can have this name"));
+const mtuSchema = v.pipe(countSchema, v.minValue(68), v.maxValue(65_535)); // RFC 791 at the least.
 
 const rowSchema = v.variant("row", [
-  v.strictObject({ row: v.literal("head"), bootId: v.string(), savedAt: wallTimeSchema }),
+  v.strictObject({
+    row: v.literal("head"),
+    bootId: tokenSchema,
+    savedAt: wallTimeSchema,
+    instanceId: v.optional(v.string()),
+  }),
   v.strictObject({
     row: v.literal("allocation"),
-    key: v.strictObject({ network: keyPart, containerId: keyPart, ifName: keyPart }),
-    pod: v.nullable(v.strictObject({ namespace: v.string(), name: v.string() })),
-    netns: v.strictObject({ path: v.string(), device: countSchema, inode: countSchema }),
+    key: keySchema,
+    pod: podSchema,
+    netns: v.strictObject({ path: pathSchema, device: countSchema, inode: countSchema }),
     ip: ipSchema,
     eni: eniIdSchema,
     eniSlot: slotSchema,
-    hostLink: v.pipe(v.string(), v.minLength(1), v.maxLength(15)),
+    hostLink: linkNameSchema,
     hostMac: macSchema,
     podMac: macSchema,
-    mtu: countSchema,
-    requestId: v.string(),
+    mtu: mtuSchema,
+    requestId: tokenSchema,
     since: wallTimeSchema,
   }),
   v.strictObject({
@@ -221,15 +253,15 @@ const rowSchema = v.variant("row", [
   v.strictObject({
     row: v.literal("loose"),
     id: eniIdSchema,
-    attachmentId: v.nullable(branded<AttachmentId>(/^eni-attach-/)),
+    attachmentId: v.nullable(branded<AttachmentId>(/^(eni|ela)-attach-[0-9A-Za-z-]{1,60}$/)),
     since: instantSchema,
   }),
   v.strictObject({
     row: v.literal("creation"),
-    clientToken: v.string(),
+    clientToken: tokenSchema,
     slot: slotSchema,
-    subnetId: branded<SubnetId>(/^subnet-/),
-    securityGroups: v.array(branded<SecurityGroupId>(/^sg-/)),
+    subnetId: branded<SubnetId>(/^subnet-[0-9A-Za-z-]{1,60}$/),
+    securityGroups: v.array(branded<SecurityGroupId>(/^sg-[0-9A-Za-z-]{1,60}$/)),
     addressCount: countSchema,
     prefixCount: countSchema,
     since: wallTimeSchema,

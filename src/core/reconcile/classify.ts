@@ -52,10 +52,16 @@ export function detachable(seen: EniSeen, instance: InstanceId): boolean {
   );
 }
 
+/** Made by one of us for this instance, and tagged in all ways that we tag: it may be deleted once nobody needs it. */
+export function detachableIfLoose(seen: EniSeen, instance: InstanceId): boolean {
+  const dated = parseWallTime(seen.tags.get(CREATED_AT_TAG) ?? "") !== null;
+  return dated && detachable(seen, instance) && seen.description.startsWith(DESCRIPTION_PREFIX);
+}
+
 /** An ENI that hangs on nothing, was made for this instance, and is older than the grace time: nobody else will clean it up. */
 export function isLeaked(seen: EniSeen, instance: InstanceId, now: WallTime, graceMs: number): boolean {
   if (seen.status !== "available" || seen.attachment !== null) return false;
-  if (!detachable(seen, instance) || !seen.description.startsWith(DESCRIPTION_PREFIX)) return false;
+  if (!detachableIfLoose(seen, instance)) return false;
   const createdAt = parseWallTime(seen.tags.get(CREATED_AT_TAG) ?? "");
   return createdAt !== null && now - createdAt >= graceMs;
 }

@@ -4,12 +4,20 @@
  * nothing speaks for its old owner; what nobody owns is listed for removal.
  */
 import { addressesOfCidr4, type Cidr4, type Ipv4 } from "../../lib/ip.ts";
-import { after, type Instant, type WallTime } from "../../lib/time.ts";
+import { after, type Instant, instant, type WallTime } from "../../lib/time.ts";
 import type { EniSeen } from "../model/ec2.ts";
 import type { Eni, EniId, PoolAddress, SubnetId } from "../model/eni.ts";
 import type { Instance } from "../model/instance.ts";
 import { sandboxId, sandboxKeyOf, type NetnsRef, type SandboxId, type SandboxKey } from "../model/sandbox.ts";
-import { eniGroup, eniNumber, hostLinkName, isOurGroup, PODS_TABLE, sandboxMac } from "../plumbing/names.ts";
+import {
+  eniGroup,
+  eniNumber,
+  hostLinkName,
+  isOurGroup,
+  PODS_TABLE,
+  ROUTE_PROTOCOL,
+  sandboxMac,
+} from "../plumbing/names.ts";
 import type { HostSeen, LinkSeen } from "../plumbing/object.ts";
 import type { Allocation, EniCreation, LooseEni, NodeState } from "../state/node-state.ts";
 import {
@@ -30,6 +38,7 @@ import { foreignEnis } from "./drift.ts";
 
 /** What the checkpoint tells: our own truth, and how far to trust it. */
 export type Remembered = {
+  readonly instanceId?: string | null; // Whose record it is; null or absent in one that does not say.
   readonly sameBoot: boolean; // False: the machine has booted since; every namespace it speaks of is gone.
   readonly allocations: readonly Allocation[];
   readonly cooling: readonly { readonly eni: EniId; readonly ip: Ipv4; readonly until: Instant }[]; // Of this boot's clock.
@@ -87,26 +96,63 @@ export function recoverNode(
     if (eni !== null) state = eniAttached(state, eni);
     else state = detachingFound(state, seen, now);
   }
-  const remembered = truths.remembered;
-  const alive =
-    remembered === null ? rebuiltAllocations(truths, state, settings, wallNow) : remembered.allocations;
+  const remembered = ownRecord(truths);
+  if (remembered !== truths.remembered)
+    notes.push({ what: "the checkpoint is of another instance; it is not used" });
+  const known = new Set(remembered?.allocations.map(({ id }) => id));
+  const { alive, older } = everySandbox(
+    truths,
+    remembered,
+    rebuiltAllocations(truths, state, settings, wallNow),
+  );
   for (const allocation of alive) {
     state = allocationRecovered(state, allocation);
-    const dead = remembered !== null && isDead(allocation, remembered, truths);
+    const { id, ip } = allocation;
+    const dead = remembered !== null && known.has(id) && isDead(allocation, remembered, truths);
     if (dead) {
-      state = addressReleased(state, allocation.id, after(now, settings.cooldownMs));
-      notes.push({ what: "sandbox is gone; address released", sandbox: allocation.id, ip: allocation.ip });
-    } else if (remembered === null) {
-      notes.push({
-        what: "sandbox found without checkpoint; address kept",
-        sandbox: allocation.id,
-        ip: allocation.ip,
-      });
+      state = addressReleased(state, id, restFrom(remembered, settings, now));
+      notes.push({ what: "sandbox is gone; address released", sandbox: id, ip });
+    } else if (!known.has(id)) {
+      notes.push({ what: "sandbox found that the checkpoint does not know; address kept", sandbox: id, ip });
     }
   }
   if (remembered !== null) state = restOfMemory(state, remembered, settings, now);
-  else if (hadEarlierLife(truths)) state = allCooling(state, after(now, settings.cooldownMs));
+  if (older || (remembered === null && hadEarlierLife(truths)))
+    state = allCooling(state, after(now, settings.cooldownMs));
+  else if (remembered?.sameBoot !== true) state = allCooling(state, instant(settings.cooldownMs)); // Since the boot nobody had one.
   return { state, notes };
+}
+
+/** A node made from another's image has that one's checkpoint: its sandboxes are not here, and its loose ENIs not ours to delete. */
+function ownRecord({ remembered, instance }: Truths): Remembered | null {
+  const owner = remembered?.instanceId ?? null;
+  return owner === null || owner === instance.id ? remembered : null;
+}
+
+/**
+ * The checkpoint's sandboxes, and those that we see beside them: a checkpoint can be older than the truth (a disk that lied, a restore),
+ * and a pod that runs must keep its address whatever the file says. Where both claim one address, the kernel's word is newer.
+ * `older`: the kernel has what the checkpoint lacks, so it lacks releases too, and no address is known to have rested.
+ */
+function everySandbox(
+  truths: Truths,
+  remembered: Remembered | null,
+  found: readonly Allocation[],
+): { readonly alive: readonly Allocation[]; readonly older: boolean } {
+  if (remembered === null) return { alive: found, older: false };
+  const known = new Set(remembered.allocations.map(({ id }) => id));
+  const links = new Set(truths.host.links.map(({ name }) => name));
+  const unknown = found.filter(({ id }) => !known.has(id));
+  const linked = unknown.filter(({ hostLink }) => links.has(hostLink));
+  const claimed = new Set(linked.map(({ ip }) => ip));
+  const kept = remembered.allocations.filter(({ ip }) => !claimed.has(ip));
+  const held = new Set(kept.map(({ ip }) => ip));
+  return { alive: [...kept, ...unknown.filter(({ ip }) => !held.has(ip))], older: linked.length > 0 };
+}
+
+/** Of a boot before, no packet is on its way any more that left before this one began. */
+function restFrom(remembered: Remembered, settings: RecoverSettings, now: Instant): Instant {
+  return remembered.sameBoot ? after(now, settings.cooldownMs) : instant(settings.cooldownMs);
 }
 
 /** We died between asking EC2 to detach it and writing that down: it is still to be deleted. */
@@ -247,7 +293,7 @@ function restOfMemory(
 ): NodeState {
   let next = state;
   for (const { eni, ip, until } of remembered.cooling) {
-    next = coolingRecovered(next, eni, ip, remembered.sameBoot ? until : after(now, settings.cooldownMs));
+    next = coolingRecovered(next, eni, ip, remembered.sameBoot ? until : restFrom(remembered, settings, now));
   }
   for (const { eni, ips } of remembered.leaving) {
     const still = ips.filter((ip) => next.enis.get(eni)?.addresses.get(ip)?.kind === "warm");
@@ -267,8 +313,10 @@ function restOfMemory(
   return next;
 }
 
-function hadEarlierLife(truths: Truths): boolean {
-  return truths.cached.length > 0 || truths.host.links.some(isOurs);
+/** In this boot, as far as traces tell. */
+function hadEarlierLife({ cached, host }: Truths): boolean {
+  const ofOurs = ({ protocol }: { readonly protocol: number }): boolean => protocol === ROUTE_PROTOCOL;
+  return cached.length > 0 || host.links.some(isOurs) || host.rules.some(ofOurs) || host.routes.some(ofOurs);
 }
 
 /** Who used which address of late is not known, so all rest. */
