@@ -18,6 +18,7 @@ import {
   subnetOf,
   type Tags,
   typeNamed,
+  vpcCidrsChanged,
   vpcCreated,
   type World,
 } from "./world.ts";
@@ -54,6 +55,8 @@ export type Seeder = {
     readonly vpcId: string;
     readonly groupId: string;
   };
+  /** All that the VPC has from now on: as AssociateVpcCidrBlock and its opposite leave it. */
+  readonly vpcCidrs: (vpcId: string, cidrs: readonly string[]) => void;
   readonly subnet: (options: {
     readonly vpcId: string;
     readonly cidr: string;
@@ -88,6 +91,7 @@ export function createSeeder(ports: {
       ports.commit(vpcCreated(spent, { id: vpcId, cidrs: cidrs.map(cidr4), tags }));
       return { vpcId, groupId: group(vpcId, "default", {}) };
     },
+    vpcCidrs: (vpcId, cidrs) => ports.commit(vpcCidrsChanged(ports.world(), vpcId, cidrs.map(cidr4))),
     subnet({ vpcId, cidr, availabilityZone, tags = {} }) {
       const world = ports.world();
       const [spent, id] = newId(world, "subnet");

@@ -199,6 +199,13 @@ export function vpcCreated(world: World, vpc: Omit<Vpc, "serial">): World {
   return { ...world, vpcs: added(world.vpcs, { ...vpc, serial: world.serial }) };
 }
 
+/** The VPC gained or lost CIDR blocks; its first one stays. */
+export function vpcCidrsChanged(world: World, id: string, cidrs: readonly Cidr4[]): World {
+  const vpc = world.vpcs.get(id);
+  assert(vpc !== undefined, `${id} is known`);
+  return { ...world, vpcs: new Map(world.vpcs).set(id, { ...vpc, cidrs }) };
+}
+
 export function subnetCreated(
   world: World,
   subnet: {

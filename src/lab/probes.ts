@@ -10,7 +10,7 @@ export type Protocol = "tcp" | "udp" | "icmp";
 
 /** What came of a question: the source address that the other side saw, or why there was no answer. */
 export type Answer =
-  | { readonly kind: "seen"; readonly ip: string }
+  | { readonly kind: "seen"; readonly ip: string; readonly port: number } // Port 0 for ICMP.
   | { readonly kind: "silence"; readonly detail: string };
 
 export type Question = {
@@ -20,7 +20,7 @@ export type Question = {
   readonly port: number; // Without meaning for ICMP.
   readonly bytes?: number; // There and back, beside the few that tell the address. ICMP: not to be fragmented.
   readonly watchedIn?: string; // ICMP: the namespace (a path) that `listen` watches, where the request arrives.
-  readonly fromPort?: number; // UDP: a port of one's own, so that two questions belong to one connection.
+  readonly fromPort?: number; // UDP: the asker's port, so that two questions belong to one connection.
   readonly fromIp?: string; // ICMP: an address that the asker may or may not have.
   readonly patienceMs?: number;
 };
@@ -51,7 +51,7 @@ export async function listen(netns: string, port: number): Promise<Listener> {
 async function listenTcp(netns: string, port: number): Promise<Server> {
   const server = createServer((socket) => {
     socket.on("error", () => {}); // The asker may go away.
-    socket.write(`${(socket.remoteAddress ?? "").replace(/^::ffff:/, "")}\n`);
+    socket.write(`${(socket.remoteAddress ?? "").replace(/^::ffff:/, "")} ${socket.remotePort}\n`);
     socket.pipe(socket);
   });
   await new Promise<void>((resolve, reject) => {
@@ -66,7 +66,7 @@ async function listenUdp(netns: string, port: number): Promise<UdpSocket> {
   const socket = udpSocket();
   socket.on("message", (message, from) => {
     const answer = Buffer.alloc(Math.max(message.length, 32));
-    answer.write(`${from.address}\n`);
+    answer.write(`${from.address} ${from.port}\n`);
     socket.send(answer, from.port, from.address);
   });
   socket.on("error", () => {}); // ICMP errors of answers that nobody waits for.
@@ -139,9 +139,15 @@ async function askTcp({ netns, ip, port, bytes = 0, patienceMs = PATIENCE_MS }: 
         left -= head.length - head.indexOf("\n") - 1;
         head = head.slice(0, head.indexOf("\n") + 1);
       } else left -= chunk.length;
-      if (left <= 0) end({ kind: "seen", ip: head.trim() });
+      if (left <= 0) end(seenIn(head));
     });
   });
+}
+
+/** The first line of an answer: address and port of the asker, as the other side saw them. */
+function seenIn(answer: string): Answer {
+  const [ip = "", port = ""] = (answer.split("\n")[0] ?? "").split(" ");
+  return { kind: "seen", ip, port: Number(port) };
 }
 
 /** Asked up to three times: the first big datagram may be what discovers the path's MTU. */
@@ -167,10 +173,9 @@ async function askUdp({
     const again = setInterval(send, patienceMs / 3);
     socket.on("error", () => {});
     socket.once("message", (answer) => {
-      const seen = answer.toString("latin1").split("\n")[0] ?? "";
       if (answer.length < bytes)
         end({ kind: "silence", detail: `${answer.length} of ${bytes} bytes came back` });
-      else end({ kind: "seen", ip: seen });
+      else end(seenIn(answer.toString("latin1")));
     });
     socket.once("listening", send);
     inNetns(netns, () => socket.bind(fromPort));
@@ -198,7 +203,7 @@ async function askIcmp({
     const said = done.stderr.trim() || (done.stdout.trim().split("\n").at(-1) ?? "");
     return { kind: "silence", detail: said.slice(0, 200) || "no answer" };
   }
-  if (watchedIn === undefined) return { kind: "seen", ip: "" };
+  if (watchedIn === undefined) return { kind: "seen", ip: "", port: 0 };
   const listed = await must(["nft", "list", "set", "inet", "watch", "pinged"], { netns: watchedIn });
-  return { kind: "seen", ip: /elements = \{ ([0-9.]+)/.exec(listed)?.[1] ?? "nobody" };
+  return { kind: "seen", ip: /elements = \{ ([0-9.]+)/.exec(listed)?.[1] ?? "nobody", port: 0 };
 }
