@@ -6,7 +6,13 @@
  */
 import * as v from "valibot";
 import { err, ok, type Result } from "../lib/result.ts";
-import type { PodName, SandboxKey } from "../core/model/sandbox.ts";
+import {
+  isCniIdentifier,
+  isLinkName,
+  isPodName,
+  type PodName,
+  type SandboxKey,
+} from "../core/model/sandbox.ts";
 import { CNI_CODE, type CniError } from "./errors.ts";
 import { SPEC_VERSIONS, type SpecVersion } from "./wire.ts";
 
@@ -165,7 +171,6 @@ const configSchema = v.pipe(
 );
 
 const NO_CAPABILITIES = v.parse(capabilitiesSchema, {});
-const IDENTIFIER = /^[a-zA-Z0-9][a-zA-Z0-9_.-]*$/;
 
 /** `stdin` as text. What is wrong comes back as the CNI error to answer, with the key's path in its details. */
 export function parseNetworkConfig(stdin: string): Result<NetworkConfig, CniError> {
@@ -208,7 +213,7 @@ function parseAs<Schema extends typeof configSchema | typeof identitySchema>(
   if (!json.ok) return json;
   const parsed = v.safeParse(schema, json.value, { abortEarly: true });
   if (!parsed.success) return err(refusalOf(parsed.issues[0]));
-  if (IDENTIFIER.test(parsed.output.name)) return ok(parsed.output);
+  if (isCniIdentifier(parsed.output.name)) return ok(parsed.output);
   const message = "the network's name is invalid: letters and digits, after the first also _ . and -";
   return err(invalid(message, parsed.output.name));
 }
@@ -269,11 +274,11 @@ export function parseCniArgs(args: string): ReadonlyMap<string, string> {
   return pairs;
 }
 
-/** Null unless the runtime tells both. */
+/** Null unless the runtime tells both, and as Kubernetes forms them. */
 export function podNameOf(args: ReadonlyMap<string, string>): PodName | null {
   const namespace = args.get("K8S_POD_NAMESPACE") ?? "";
   const name = args.get("K8S_POD_NAME") ?? "";
-  return namespace === "" || name === "" ? null : { namespace, name };
+  return isPodName({ namespace, name }) ? { namespace, name } : null;
 }
 
 /** The shim has checked the same; here it keeps `/` out of keys, aliases and file names whoever speaks on the socket. */
@@ -284,8 +289,7 @@ export function parseSandboxKey(
 ): Result<SandboxKey, CniError> {
   const bad = (variable: string, value: string): Result<never, CniError> =>
     err({ code: CNI_CODE.environment, message: `${variable} is missing or invalid`, details: value });
-  if (!IDENTIFIER.test(containerId)) return bad("CNI_CONTAINERID", containerId);
-  if (ifName === "" || ifName === "." || ifName === ".." || /[/:\s\0]/u.test(ifName))
-    return bad("CNI_IFNAME", ifName);
+  if (!isCniIdentifier(containerId)) return bad("CNI_CONTAINERID", containerId);
+  if (!isLinkName(ifName)) return bad("CNI_IFNAME", ifName);
   return ok({ network, containerId, ifName });
 }

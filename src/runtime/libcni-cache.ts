@@ -5,7 +5,7 @@
 import { readdirSync, readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
 import * as v from "valibot";
-import type { SandboxKey } from "../core/model/sandbox.ts";
+import { isSandboxKey, type SandboxKey } from "../core/model/sandbox.ts";
 import { parseIpv4, type Ipv4 } from "../lib/ip.ts";
 import { err, ok, type Result } from "../lib/result.ts";
 
@@ -79,6 +79,7 @@ function readEntry(path: string): Result<CachedResult | null, string> {
     return ip.ok ? [ip.value] : []; // IPv6 comes with its data path.
   });
   const key = { network: networkName, containerId, ifName };
+  if (!isSandboxKey(key)) return err("its names are none of a sandbox");
   return ok({
     key,
     netnsPath: netns === undefined || netns === "" ? null : netns,

@@ -17,11 +17,14 @@ import { join } from "node:path";
 import { err, ok, type Result } from "../lib/result.ts";
 import { printWallTime, type WallTime } from "../lib/time.ts";
 import type { NodeError } from "../core/model/error.ts";
-import { sandboxId, sandboxKeyOf, type SandboxKey } from "../core/model/sandbox.ts";
+import { isSandboxKey, type SandboxKey } from "../core/model/sandbox.ts";
 
 /** Bounds of one drain; shims keep to the same (cni/wire.ts), so more can only come from somebody else. */
 export const JOURNAL_FILE_COUNT_MAX = 8192;
 const RECORD_SIZE_MAX = 16 * 1024;
+/** Damaged records that are kept for a person to look at; beyond, the oldest go. */
+const DAMAGED_COUNT_MAX = 256;
+const DAMAGED_NAME = /\.damaged-(.*)$/;
 /** A shim that is writing holds the lock for less. */
 const WAIT_TOLD_MS = 500;
 
@@ -97,8 +100,16 @@ async function drain(
       played += 1;
     }
   }
+  const aside = readdirSync(folder).filter((name) => DAMAGED_NAME.test(name));
+  aside.sort((left, right) => (timeOf(left) < timeOf(right) ? -1 : 1));
+  for (const name of aside.slice(0, Math.max(0, aside.length - DAMAGED_COUNT_MAX)))
+    rmSync(join(folder, name), { force: true });
   syncFolder(folder);
   return { played, failed, damaged, leftCount: Math.max(0, records.length - JOURNAL_FILE_COUNT_MAX) };
+}
+
+function timeOf(name: string): string {
+  return DAMAGED_NAME.exec(name)?.[1] ?? "";
 }
 
 function readRecord(path: string): Result<SandboxKey, string> {
@@ -124,8 +135,8 @@ export function parseJournalRecord(bytes: Uint8Array): Result<SandboxKey, string
     const { network, containerId, ifName } = value as Record<string, unknown>; // Each is looked at next.
     if (typeof network !== "string" || typeof containerId !== "string" || typeof ifName !== "string")
       return err("it holds no key");
-    const key = sandboxKeyOf(sandboxId({ network, containerId, ifName })); // Null for empty parts, and for parts with a slash.
-    return key === null ? err("it holds no key") : ok(key);
+    const key = { network, containerId, ifName };
+    return isSandboxKey(key) ? ok(key) : err("it holds no key");
   } catch (cause) {
     return err(String(cause));
   }
