@@ -104,10 +104,18 @@ export function sortFailure(trouble: Trouble): Ec2Failure {
   return {
     kind: code === null ? kindWithoutCode(trouble) : kindOfCode(code, trouble),
     operation: trouble.operation,
-    code: code ?? trouble.symptom,
-    message: trouble.message,
-    requestId: trouble.requestId,
+    code: code === null ? trouble.symptom : wordOf(code, 100),
+    message: trouble.message.slice(0, MESSAGE_LENGTH_MAX),
+    requestId: trouble.requestId === null ? null : wordOf(trouble.requestId, 100),
   };
+}
+
+/** A pod's event and the log carry it; whoever speaks for EC2 decides on its length. */
+const MESSAGE_LENGTH_MAX = 1_000;
+
+/** A code becomes a metric's label and an id a field of the log: letters, digits and the few marks that EC2 uses. */
+function wordOf(text: string, lengthMax: number): string {
+  return text.slice(0, lengthMax).replaceAll(/[^0-9A-Za-z._:-]/g, "?");
 }
 
 function kindOfCode(code: string, trouble: Trouble): Ec2FailureKind {

@@ -98,7 +98,7 @@ type Read = ImdsEdge["read"];
 async function readInstance(read: Read): Promise<Result<Omit<Instance, "limits">, ImdsFailure>> {
   const id = await item(read, "meta-data/instance-id", /^i-[0-9A-Za-z]{1,40}$/);
   if (!id.ok) return id;
-  const type = await item(read, "meta-data/instance-type", /^[a-z0-9-]+\.[a-z0-9-]+$/);
+  const type = await item(read, "meta-data/instance-type", /^[a-z0-9-]{1,32}\.[a-z0-9-]{1,32}$/);
   if (!type.ok) return type;
   const region = await item(read, "meta-data/placement/region", /^[a-z0-9-]{4,40}$/);
   if (!region.ok) return region;

@@ -32,8 +32,8 @@ export type Sender = {
   readonly close: () => void;
 };
 
-/** EC2 answers a page of 1,000 ENIs in some 4 MB. */
-const ANSWER_BYTES_MAX = 32 * 1024 * 1024;
+/** EC2 answers a page of 1,000 ENIs in some 4 MB. More than this would not fit into the daemon's heap once it is parsed. */
+const ANSWER_BYTES_MAX = 8 * 1024 * 1024;
 
 /** Below the idle time after which servers hang up: a request on a connection that just died would be in doubt for nothing. */
 const IDLE_MS = 10_000;
