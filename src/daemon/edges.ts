@@ -23,6 +23,9 @@ import { VERSION } from "./version.ts";
 /** Netlink events are looked for this often; an empty look costs under a microsecond. */
 const MONITOR_POLL_MS = 200;
 
+/** Of one look at libcni's cache. */
+const UNREADABLE_LINES_MAX = 10;
+
 export type Edges = {
   readonly ports: Ports;
   readonly kernel: HostKernel;
@@ -81,11 +84,16 @@ export function createEdges(config: Config, log: Log, metrics: Metrics): Result<
     imds,
     kernel: kernel.value,
     runtime: {
-      cachedSandboxes: () =>
-        readLibcniCache(config.cniCacheDirectory, null, (file, detail) => {
+      cachedSandboxes: () => {
+        let unreadable = 0;
+        return readLibcniCache(config.cniCacheDirectory, null, (file, detail) => {
           metrics.observeUnreadable("libcni-cache");
-          log.warn({ path: file, detail }, "a file in libcni's cache was unreadable");
-        }),
+          unreadable += 1;
+          // Whoever fills the folder with rubbish does not fill the log: the metric counts them all.
+          if (unreadable <= UNREADABLE_LINES_MAX)
+            log.warn({ path: file, detail }, "a file in libcni's cache was unreadable");
+        });
+      },
       netnsLives,
       cordoned: () => existsSync(config.cordonFilePath),
     },

@@ -109,12 +109,13 @@ export function createLog(options: LogOptions): RootLog {
   const logOf = (logger: pino.Logger, context: LogFields): Log => {
     const write = (level: LogLevel, fields: LogFields, message: string): void => {
       if (!logger.isLevelEnabled(level)) return;
-      const line = (): void => logger[level](repeated > 0 ? { ...fields, repeated } : fields, message);
+      const short = bounded(fields);
+      const line = (): void => logger[level](repeated > 0 ? { ...short, repeated } : short, message);
       // Each info line is a change of the node's state of its own, and debug is asked for to see all.
       if (level === "info" || level === "debug") return line();
       const now = nowMs();
       tell(repeats.takeDue(now));
-      if (repeats.isNew(identity(level, message, { ...context, ...fields }), line, now)) line();
+      if (repeats.isNew(identity(level, message, { ...context, ...short }), line, now)) line();
     };
     return {
       debug: (fields, message) => write("debug", fields, message),
@@ -166,4 +167,37 @@ function plainError(error: unknown): unknown {
     ...("code" in error ? { code: error.code } : {}),
     ...(error.cause === undefined ? {} : { cause: plainError(error.cause) }),
   };
+}
+
+/** What a line may take of what others say: some fields come from runtimes, EC2 and files, who may send a megabyte. */
+const TEXT_LENGTH_MAX = 2_000;
+const ITEM_COUNT_MAX = 50;
+const DEPTH_MAX = 6;
+
+/** The same fields, with long texts and lists cut short and told so. */
+function bounded(fields: LogFields): LogFields {
+  return Object.fromEntries(
+    Object.entries(fields)
+      .slice(0, ITEM_COUNT_MAX)
+      .map(([name, value]) => [name, boundedValue(plainError(value), DEPTH_MAX)]),
+  );
+}
+
+function boundedValue(value: unknown, depth: number): unknown {
+  if (typeof value === "string")
+    return value.length <= TEXT_LENGTH_MAX
+      ? value
+      : `${value.slice(0, TEXT_LENGTH_MAX)}… (${value.length} characters)`;
+  if (typeof value !== "object" || value === null) return value;
+  if (depth === 0) return "…";
+  if (value instanceof Map || value instanceof Set) return boundedValue([...value], depth);
+  if (Array.isArray(value)) {
+    const items = value.slice(0, ITEM_COUNT_MAX).map((item) => boundedValue(item, depth - 1));
+    return value.length <= ITEM_COUNT_MAX ? items : [...items, `… (${value.length} in all)`];
+  }
+  return Object.fromEntries(
+    Object.entries(value)
+      .slice(0, ITEM_COUNT_MAX)
+      .map(([name, inner]) => [name.slice(0, 100), boundedValue(plainError(inner), depth - 1)]),
+  );
 }

@@ -77,6 +77,13 @@ export function createMetrics(options: MetricsOptions): Metrics {
     histograms.get(name)?.observe(labels, ms / 1_000);
   };
 
+  /** EC2's codes are EC2's to invent; each new one is a row that is never given up again. */
+  const codesSeen = new Set<string>();
+  const codeLabel = (code: string): string => {
+    if (codesSeen.size < CODE_LABELS_MAX) codesSeen.add(code);
+    return codesSeen.has(code) ? code : "other";
+  };
+
   set("awscni_build_info", 1, { version: options.version, goversion: process.version });
   set("berth_build_info", 1, { version: options.version, node_version: process.version });
   set("awscni_connmark_backend", 1, { backend: "nftables" });
@@ -134,11 +141,12 @@ export function createMetrics(options: MetricsOptions): Metrics {
       const failed = outcome !== "ok";
       count("awscni_ec2api_req_count", { fn: operation });
       time("berth_ec2_call_seconds", durationMs, { operation, outcome });
-      const labels = { api: operation, error: `${failed}`, status: failed ? (code ?? outcome) : "200" };
+      const status = failed ? codeLabel(code ?? outcome) : "200";
+      const labels = { api: operation, error: `${failed}`, status };
       summaries.get("awscni_aws_api_latency_ms")?.observe(labels, durationMs);
       if (!failed) return;
       count("awscni_ec2api_error_count", { fn: operation });
-      count("awscni_aws_api_error_count", { api: operation, error: code ?? outcome });
+      count("awscni_aws_api_error_count", { api: operation, error: status });
       count("berth_ec2_failures_total", { operation, kind: outcome });
     },
     observeCheckpoint({ ok, durationMs, bytes }) {
@@ -176,6 +184,9 @@ export function createMetrics(options: MetricsOptions): Metrics {
     },
   };
 }
+
+/** A node meets some twenty. */
+const CODE_LABELS_MAX = 50;
 
 /** Those that the look at the node makes; the others are set where the thing happens, and must not be reset. */
 const NODE_GAUGES = [
