@@ -5,10 +5,10 @@
 import {
   closeSync,
   existsSync,
-  fsyncSync,
   mkdirSync,
   openSync,
   readFileSync,
+  readdirSync,
   renameSync,
   rmSync,
   statfsSync,
@@ -16,8 +16,7 @@ import {
   writeSync,
 } from "node:fs";
 import { open, rename } from "node:fs/promises";
-import { dirname } from "node:path";
-import { assert } from "../lib/assert.ts";
+import { basename, dirname, join } from "node:path";
 import { err, ok, type Result } from "../lib/result.ts";
 import { printWallTime, type WallTime } from "../lib/time.ts";
 import type { NodeError } from "../core/model/error.ts";
@@ -50,6 +49,7 @@ export type CheckpointFile = {
 };
 
 const SIZE_MAX = 64 * 1024 * 1024; // A thousand pods take half a megabyte.
+const SET_ASIDE_MAX = 16;
 const TMPFS_MAGIC = 0x0102_1994; // linux/magic.h
 const RAMFS_MAGIC = 0x8584_58f6;
 
@@ -70,6 +70,11 @@ export function createCheckpointFile(options: CheckpointFileOptions): Checkpoint
     else await writeOffThread(path, text);
   };
 
+  /** A disk is slow enough for others to join; in memory, what this turn of the event loop brings is one save: a burst of ADDs. */
+  const gather = async (): Promise<void> => {
+    if (inMemory === true) await new Promise<void>((resolve) => setImmediate(resolve));
+  };
+
   const writer = createJoiner(async (state: NodeState): Promise<Result<null, NodeError>> => {
     try {
       const text = printCheckpoint(state, { bootId: options.bootId, savedAt: options.wallNow() });
@@ -80,7 +85,7 @@ export function createCheckpointFile(options: CheckpointFileOptions): Checkpoint
       inMemory = null; // The folder may have been removed or mounted over: look again.
       return err({ code: "checkpoint-unwritable", path, detail: String(cause) });
     }
-  });
+  }, gather);
 
   return {
     load: () => {
@@ -134,6 +139,7 @@ function unusable(
   let name = stem;
   for (let more = 2; existsSync(name); more += 1) name = `${stem}-${more}`;
   try {
+    forgetOldest(path);
     renameSync(path, name);
     return { kind, detail, setAside: name };
   } catch (cause) {
@@ -141,27 +147,36 @@ function unusable(
   }
 }
 
+/** A disk that damages each file must not be filled with damaged files. The names end in their time, so the first is the oldest. */
+function forgetOldest(path: string): void {
+  const begins = /^(damaged|newer|unreadable)-/;
+  const stem = `${basename(path)}.`;
+  const aside = readdirSync(dirname(path))
+    .filter((name) => name.startsWith(stem) && begins.test(name.slice(stem.length)))
+    .sort((left, right) => (timeOf(left) < timeOf(right) ? -1 : 1));
+  for (const name of aside.slice(0, Math.max(0, aside.length + 1 - SET_ASIDE_MAX)))
+    rmSync(join(dirname(path), name), { force: true, recursive: true });
+}
+
+function timeOf(name: string): string {
+  return /-(\d{4}-.*)$/.exec(name)?.[1] ?? "";
+}
+
 function asideOf(path: string): string {
   return `${path}.new`;
 }
 
+/** Nothing to sync: what is in memory is there for every process at once, and for none after a power cut. */
 function writeAtOnce(path: string, text: string): void {
   const aside = asideOf(path);
   const bytes = Buffer.from(text, "utf8");
   const file = openSync(aside, "w", 0o600);
   try {
     for (let at = 0; at < bytes.length; ) at += writeSync(file, bytes, at);
-    fsyncSync(file);
   } finally {
     closeSync(file);
   }
   renameSync(aside, path);
-  const folder = openSync(dirname(path), "r");
-  try {
-    fsyncSync(folder);
-  } finally {
-    closeSync(folder);
-  }
 }
 
 async function writeOffThread(path: string, text: string): Promise<void> {
@@ -182,25 +197,32 @@ async function writeOffThread(path: string, text: string): Promise<void> {
   }
 }
 
-/** One call of `work` at a time. Who comes meanwhile is joined into the next one, which gets the last value given. */
-function createJoiner<T, R>(work: (value: T) => Promise<R>): (value: T) => Promise<R> {
+/**
+ * One call of `work` at a time. Who comes meanwhile is joined into the next one, which gets the last value given. `gather` is waited
+ * for before each call, so that still more can join.
+ */
+function createJoiner<T, R>(
+  work: (value: T) => Promise<R>,
+  gather: () => Promise<void>,
+): (value: T) => Promise<R> {
   let running = false;
   let next: { value: T; readonly done: PromiseWithResolvers<R> } | null = null;
-  const run = async (value: T): Promise<R> => {
-    assert(!running, "one save at a time");
+  const run = async (): Promise<void> => {
     running = true;
-    const result = await work(value);
+    while (next !== null) {
+      await gather();
+      const { value, done } = next;
+      next = null;
+      await work(value).then(done.resolve, done.reject);
+    }
     running = false;
-    const waiting = next;
-    next = null;
-    if (waiting !== null) void run(waiting.value).then(waiting.done.resolve, waiting.done.reject);
-    return result;
   };
   return async (value) => {
-    if (!running) return await run(value);
     if (next === null) next = { value, done: Promise.withResolvers<R>() };
     else next.value = value;
-    return await next.done.promise;
+    const { promise } = next.done;
+    if (!running) void run();
+    return await promise;
   };
 }
 
