@@ -66,6 +66,9 @@ export async function serveCni(given: CniServerOptions): Promise<Result<CniServe
   const dispatcher = new Dispatcher(options);
   const connections = new Set<Connection>();
   const server = createServer({ pauseOnConnect: false });
+  // Those beyond connectionCountMax are told to come again, which takes a moment; beyond twice as many there is not even that.
+  server.maxConnections = 2 * options.connectionCountMax;
+  server.on("drop", () => options.onEvent({ kind: "dropped", reason: "full" }));
   server.on("connection", (socket) => {
     const connection = new Connection(socket, connections, dispatcher, options);
     connection.begin();
