@@ -30,7 +30,7 @@ export function applyOps(
   const failed: FailedOp[] = [];
   let run: Exclude<KernelOp, { verb: "delete-link" }>[] = [];
   const perform = (): void => {
-    if (run.length > 0) failed.push(...applyRun(connection, run));
+    if (run.length > 0) failed.push(...applyRun(connection, run).failed);
     run = [];
   };
   for (const op of ops) {
@@ -45,14 +45,19 @@ export function applyOps(
   return failed;
 }
 
-/** Puts all objects in one namespace, stopping nowhere; the first failure, or null. `known` spares looking links up. */
+/**
+ * Puts all objects in one namespace, stopping nowhere; the first failure, or null. `known` spares looking links up; `before` goes
+ * first, in the same batch.
+ */
 export function putAll(
   connection: Connection,
   objects: readonly KernelObject[],
   known: ReadonlyMap<string, number> = new Map(),
+  before: readonly NetlinkRequest[] = [],
 ): KernelFailure | null {
   const ops = objects.map((object) => ({ verb: "put", object }) as const);
-  const [first] = applyRun(connection, ops, known);
+  const { failed, failedBefore } = applyRun(connection, ops, known, before);
+  const first = failedBefore ?? failed[0];
   if (first === undefined) return null;
   const { step, errno, detail } = first;
   return { step, errno, detail };
@@ -75,7 +80,8 @@ function applyRun(
   connection: Connection,
   run: readonly Exclude<KernelOp, { verb: "delete-link" }>[],
   known: ReadonlyMap<string, number> = new Map(),
-): readonly FailedOp[] {
+  before: readonly NetlinkRequest[] = [],
+): { readonly failed: readonly FailedOp[]; readonly failedBefore: KernelFailure | undefined } {
   const indexes = new Map(known);
   const names = new Set(
     run.flatMap(({ object }) => ("link" in object && !indexes.has(object.link) ? [object.link] : [])),
@@ -102,14 +108,16 @@ function applyRun(
       });
     } // Else it went with its link.
   }
-  const answers = connection.request(asked.map(({ request }) => request));
+  const answers = connection.request([...before, ...asked.map(({ request }) => request)]);
+  const refusedBefore = answers.slice(0, before.length).find((answer) => !answer.ok);
   for (const [i, { op }] of asked.entries()) {
-    const answer = answers[i];
+    const answer = answers[before.length + i];
     assert(answer !== undefined, "each request has an answer");
     if (answer.ok || (op.verb === "put" ? PUT_DONE : DELETE_DONE).has(answer.error.code)) continue;
     failed.push({ op, ...failureOf(answer.error) });
   }
-  return failed;
+  const failedBefore = refusedBefore?.ok === false ? failureOf(refusedBefore.error) : undefined;
+  return { failed, failedBefore };
 }
 
 function requestOf(op: Exclude<KernelOp, { verb: "delete-link" }>, index: number): NetlinkRequest {

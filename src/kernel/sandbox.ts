@@ -6,7 +6,8 @@ import type { NodeError } from "../core/model/error.ts";
 import type { NetnsRef } from "../core/model/sandbox.ts";
 import type { SandboxPlumbing, VethPair } from "../core/plumbing/object.ts";
 import { err, ok, type Result } from "../lib/result.ts";
-import type { Connection } from "../netlink/connection.ts";
+import { parsePeerIndex } from "../netlink/answers.ts";
+import type { Answer, Connection } from "../netlink/connection.ts";
 import { linkDeleteRequest, linkGetRequest, linkSetRequest, vethCreateRequest } from "../netlink/messages.ts";
 import { lookAtNetns as look, openInNetns, type NetnsConnection } from "../netlink/netns.ts";
 import { applyOps, linkByName, linkOf, putAll } from "./apply.ts";
@@ -38,9 +39,9 @@ export function plumbSandbox(
   if (!opened.ok) return err(netnsInvalid(opened.error));
   const pod = opened.value;
   try {
-    const hostIndex = createPair(host, pod, netns, plumbing.pair);
-    if (!hostIndex.ok) return hostIndex;
-    const failed = finish(host, pod.connection, plumbing, hostIndex.value);
+    const made = createPair(host, pod, netns, plumbing.pair);
+    if (!made.ok) return made;
+    const failed = finish(host, pod.connection, plumbing, made.value);
     if (failed === null) return ok(null);
     unplumbSandbox(host, plumbing, deleteLink);
     return err(refused(failed));
@@ -62,28 +63,30 @@ export function unplumbSandbox(
   return applyOps(host, [...ops, { verb: "delete-link", name: hostName }], deleteLink);
 }
 
+/** The pair's indexes, each in its end's namespace. The pod's is null where the kernel does not tell it to the host. */
+type PairMade = { readonly hostIndex: number; readonly podIndex: number | null };
+
 function finish(
   host: Connection,
   pod: Connection,
   plumbing: SandboxPlumbing,
-  hostIndex: number,
+  { hostIndex, podIndex }: PairMade,
 ): KernelFailure | null {
   const { pair } = plumbing;
-  const inside = putAll(pod, plumbing.pod);
+  const inside = putAll(pod, plumbing.pod, new Map(podIndex === null ? [] : [[pair.podName, podIndex]]));
   if (inside !== null) return inside;
   // By index: the name could be another link's by now only if someone renames links under us, but then the alias must not be theirs.
-  const named = host.requestOne(linkSetRequest({ index: hostIndex }, { alias: pair.alias }));
-  if (!named.ok) return failureOf(named.error);
-  return putAll(host, plumbing.host, new Map([[pair.hostName, hostIndex]]));
+  const alias = linkSetRequest({ index: hostIndex }, { alias: pair.alias });
+  return putAll(host, plumbing.host, new Map([[pair.hostName, hostIndex]]), [alias]);
 }
 
-/** The host end's index. The alias is not set yet: the kernel ignores it in the message that makes the pair. */
+/** The alias is not set yet: the kernel ignores it in the message that makes the pair. */
 function createPair(
   host: Connection,
   pod: NetnsConnection,
   netns: NetnsRef,
   pair: VethPair,
-): Result<number, NodeError> {
+): Result<PairMade, NodeError> {
   for (let attempt = 0; ; attempt += 1) {
     const [created, shown] = host.request([
       vethCreateRequest(pair, pod.fd),
@@ -91,7 +94,7 @@ function createPair(
     ]);
     if (created?.ok === true) {
       const link = shown === undefined ? null : linkOf(shown);
-      if (link !== null) return ok(link.index);
+      if (link !== null) return ok({ hostIndex: link.index, podIndex: peerIndexOf(shown) });
       return err(
         refused({ step: `link add ${pair.hostName}`, errno: "ENODEV", detail: "the link went away at once" }),
       );
@@ -116,4 +119,9 @@ function createPair(
     }
     host.requestOne(linkDeleteRequest({ index: taken.index }));
   }
+}
+
+function peerIndexOf(shown: Answer | undefined): number | null {
+  const message = shown?.ok === true ? shown.value[0] : undefined;
+  return message === undefined ? null : parsePeerIndex(message);
 }

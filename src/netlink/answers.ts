@@ -104,6 +104,17 @@ export function parseLink(message: structs.NetlinkMessage): LinkSeen | null {
   });
 }
 
+/** The index of a veth's other end in that end's namespace: IFLA_LINK. Null where the kernel does not tell. */
+export function parsePeerIndex(message: structs.NetlinkMessage): number | null {
+  return readable(() => {
+    let index: number | null = null;
+    structs.parseAttributes(message.data.subarray(rt.__LENGTH_Link), ({ type, data }) => {
+      if (type === 5) index = structs.getU32(data);
+    });
+    return index;
+  });
+}
+
 export type AddressSeen = {
   readonly linkIndex: number;
   readonly ip: Ipv4;

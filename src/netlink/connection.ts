@@ -68,8 +68,11 @@ export class Connection {
   }
 
   /**
-   * Sends all requests, each acked for itself: a later one is carried out even if an earlier one fails. One answer a request,
-   * in their order. An answer that never came (the receive buffer ran over) has the code NO_ANSWER: look before repeating.
+   * Sends all requests in batches. A later one is carried out even if an earlier one fails. One answer a request, in their order. An
+   * answer that never came (the receive buffer ran over) has the code NO_ANSWER: look before repeating.
+   *
+   * Only the last of a batch asks for an ack: the kernel tells of each refusal without being asked, and carries them out in order, so
+   * that ack says that all others are done. Reading one ack for each would take longer than the kernel does.
    */
   request(requests: readonly NetlinkRequest[]): readonly Answer[] {
     const answers: Answer[] = [];
@@ -121,7 +124,7 @@ export class Connection {
     }
     const open = new Map<number, Open>([[sequence, { what: request.what, messages: [] }]]);
     const done = new Map<number, Answer>();
-    this.#collect(open, done);
+    this.#collect(open, done, sequence);
     return done.get(sequence) ?? noAnswer(request.what);
   }
 
@@ -136,29 +139,34 @@ export class Connection {
     const open = new Map<number, Open>();
     const sequences: number[] = [];
     const bytes: Buffer[] = [];
-    for (const request of requests) {
+    for (const [at, request] of requests.entries()) {
       const sequence = this.#nextSequence();
       sequences.push(sequence);
       open.set(sequence, { what: request.what, messages: [] });
-      const encoded = encodeRequest(request, sequence, NLM_F_REQUEST | NLM_F_ACK);
+      const acked = at === requests.length - 1 ? NLM_F_ACK : 0;
+      const encoded = encodeRequest(request, sequence, NLM_F_REQUEST | acked);
       bytes.push(encoded);
       if (encoded.length % 4 !== 0) bytes.push(Buffer.alloc(4 - (encoded.length % 4))); // NLMSG_ALIGN between messages.
     }
     const sent = libc.send(this.#fd, Buffer.concat(bytes));
     const done = new Map<number, Answer>();
-    if (sent.ok) this.#collect(open, done);
+    if (sent.ok) this.#collect(open, done, sequences.at(-1) ?? 0);
     return requests.map(({ what }, i) => {
       if (!sent.ok) return err(failure(what, sent.error));
       return done.get(sequences[i] ?? 0) ?? noAnswer(what);
     });
   }
 
-  /** Reads until every open request is answered, or nothing is left to read. */
-  #collect(open: Map<number, Open>, done: Map<number, Answer>): void {
-    while (open.size > 0) {
+  /** Reads until the last request is answered: by then each other one was refused, or is done. Or until nothing is left to read. */
+  #collect(open: Map<number, Open>, done: Map<number, Answer>, last: number): void {
+    let lost = false;
+    while (open.has(last)) {
       const got = this.#receive();
-      if (got === "overflow") continue; // Some answers are lost; those that came are still behind it.
       if (got === "empty") return;
+      if (got === "overflow") {
+        lost = true; // Some answers are lost; those that came are still behind it.
+        continue;
+      }
       for (const message of got) {
         const request = open.get(message.seq);
         if (request === undefined) continue; // Of an earlier request that we gave up on.
@@ -171,6 +179,8 @@ export class Connection {
         done.set(message.seq, errno === 0 ? ok(request.messages) : err(failure(request.what, errno, detail)));
       }
     }
+    if (lost) return; // A refusal may be among what was lost.
+    for (const [sequence, { messages }] of open) done.set(sequence, ok(messages));
   }
 
   #dumpOnce<T>(

@@ -40,16 +40,28 @@ const OUR_PROTOCOL = ROUTE_PROTOCOL as rt.RouteProtocol;
 export type LinkRef = { readonly index: number } | { readonly name: string };
 
 /**
+ * The kernel gives a veth a queue for each possible CPU, and each queue its objects in sysfs: a fifth of the time that a pair takes on 2
+ * CPUs, several times the rest on 96. A veth without XDP uses one.
+ */
+const ONE_QUEUE = { numTxQueues: 1, numRxQueues: 1 } as const;
+
+/**
  * RTM_NEWLINK that makes a veth pair, its peer inside the namespace behind `netnsFd`. The host end is up at once; the peer
  * cannot be (ENOTCONN when IFF_UP stands in its half), so its own namespace brings it up.
  *
  * The kernel ignores an alias here: it takes a `linkSetRequest` in the same batch. EEXIST: either name is taken.
- * Source: drivers/net/veth.c, veth_newlink. By hand: `ip link add eniX address M mtu N group G type veth peer name eth0 address M netns NS`.
+ * Source: drivers/net/veth.c, veth_newlink. By hand: `ip link add eniX address M mtu N numtxqueues 1 numrxqueues 1 group G type veth peer name eth0 address M numtxqueues 1 numrxqueues 1 netns NS`.
  */
 export function vethCreateRequest(pair: VethPair, netnsFd: number): NetlinkRequest {
   const peer = linkBody(
     {},
-    { ifname: pair.podName, address: macBytes(pair.podMac), mtu: pair.podMtu, netNsFd: netnsFd },
+    {
+      ifname: pair.podName,
+      address: macBytes(pair.podMac),
+      mtu: pair.podMtu,
+      netNsFd: netnsFd,
+      ...ONE_QUEUE,
+    },
   );
   // VETH_INFO_PEER holds a whole link message: struct ifinfomsg and its attributes.
   const info = encode((out) =>
@@ -62,6 +74,7 @@ export function vethCreateRequest(pair: VethPair, netnsFd: number): NetlinkReque
       address: macBytes(pair.hostMac),
       mtu: pair.hostMtu,
       group: pair.group,
+      ...ONE_QUEUE,
       linkinfo: info,
     },
   );
