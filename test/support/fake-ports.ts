@@ -243,6 +243,8 @@ export function createWorld(options: WorldOptions = {}) {
     disk,
     broken,
     start,
+    /** For a start of the test's own making. */
+    ports: (): Ports => portsOf(life),
     run,
     /** Recovered and running. */
     startRunning: async (): Promise<Agent> => {
