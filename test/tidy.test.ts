@@ -155,7 +155,18 @@ const ARROWS: Readonly<Record<string, readonly string[]>> = {
   emulator: ["lib"],
   "emulator/fabric": ["emulator", "netlink", "lib"],
   lab: ["daemon", "emulator", "config", "netlink", "libc", "lib"],
-  sim: ["agent", "core", "store/checkpoint", "emulator", "lib"],
+  sim: [
+    "agent",
+    "core",
+    "store/checkpoint",
+    "cni/operations-by-key",
+    "aws/eni-tags",
+    "aws/errors",
+    "aws/operations",
+    "aws/pace",
+    "emulator",
+    "lib",
+  ],
   cli: ["daemon", "install", "lab", "emulator", "sim", "core", "config", "lib"],
 };
 

@@ -189,6 +189,7 @@ export class SimNode {
     const { life } = this;
     if (life !== null) this.#die(life);
     this.runtime.reboot();
+    this.kernel.reboot();
   }
 
   start(): void {

@@ -387,7 +387,7 @@ export class Watch {
         kernel.linkNamed(name)?.alias === id &&
         ip !== null &&
         kernel.routeTo(PODS_TABLE, ip, 32)?.link === name;
-      if (whole) {
+      if (whole || (ip !== null && this.#node.sim.isStolen(ip))) {
         this.#lackingSince.delete(id);
         continue;
       }

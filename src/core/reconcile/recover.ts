@@ -90,12 +90,19 @@ export function recoverNode(
 ): Recovered {
   const notes: Recovered["notes"][number][] = [];
   const rules = { manageUntagged: settings.manageUntagged, limits: truths.instance.limits };
-  let state = foreignEnisSeen(nodeBegan(truths.instance), foreignEnis(truths.enis, rules));
+  let state = nodeBegan(truths.instance);
   for (const seen of truths.enis) {
-    const eni = eniFromSeen(seen, truths, settings.manageUntagged, now);
+    // Somebody tagged it away from us while pods run on it: they keep what they have, and so it stays in our care until they end.
+    const eni = bearsPods(seen, truths)
+      ? eniAsSeen(seen, truths, now)
+      : eniFromSeen(seen, truths, settings.manageUntagged, now);
     if (eni !== null) state = eniAttached(state, eni);
     else state = detachingFound(state, seen, now);
   }
+  state = foreignEnisSeen(
+    state,
+    foreignEnis(truths.enis, rules).filter(({ id }) => !state.enis.has(id)),
+  );
   const remembered = ownRecord(truths);
   if (remembered !== truths.remembered)
     notes.push({ what: "the checkpoint is of another instance; it is not used" });
@@ -121,6 +128,12 @@ export function recoverNode(
     state = allCooling(state, after(now, settings.cooldownMs));
   else if (remembered?.sameBoot !== true) state = allCooling(state, instant(settings.cooldownMs)); // Since the boot nobody had one.
   return { state, notes };
+}
+
+/** A link of ours is in the group of its slot. */
+function bearsPods({ attachment }: EniSeen, { host, instance }: Truths): boolean {
+  const number = attachment === null ? null : eniNumber(attachment.slot, instance.limits);
+  return number !== null && host.links.some((link) => isOurs(link) && link.group === eniGroup(number));
 }
 
 /** A node made from another's image has that one's checkpoint: its sandboxes are not here, and its loose ENIs not ours to delete. */
@@ -171,13 +184,20 @@ export function eniFromSeen(
   manageUntagged: boolean,
   now: Instant,
 ): Eni | null {
+  const rules = { manageUntagged, limits: known.instance.limits };
+  return ownerOf(seen, rules).kind === "foreign" ? null : eniAsSeen(seen, known, now);
+}
+
+function eniAsSeen(
+  seen: EniSeen,
+  known: { readonly instance: Instance; readonly subnetCidrs: ReadonlyMap<SubnetId, Cidr4> },
+  now: Instant,
+): Eni | null {
   const attachment = seen.attachment;
   const subnetCidr = known.subnetCidrs.get(seen.subnetId);
   if (attachment === null || attachment.status === "detaching" || attachment.status === "detached")
     return null;
-  const rules = { manageUntagged, limits: known.instance.limits };
-  if (ownerOf(seen, rules).kind === "foreign" || seen.primaryIp === null || subnetCidr === undefined)
-    return null;
+  if (seen.primaryIp === null || subnetCidr === undefined) return null;
   const primary = seen.mac === known.instance.primaryMac;
   const warm = (ip: Ipv4, by: PoolAddress["by"]): [Ipv4, PoolAddress] => [ip, { ip, by, kind: "warm" }];
   const addresses = new Map([
