@@ -31,7 +31,6 @@ test("a save's own steps are points: written aside, synced, renamed, folder sync
   const found = effectsIn("src/store/file.ts");
   for (const step of [
     "writeSync",
-    "fsyncSync",
     "renameSync",
     "file.writeFile",
     "file.sync",

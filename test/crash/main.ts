@@ -3,8 +3,9 @@ import { fileURLToPath } from "node:url";
 import { isInside, runInside } from "../../src/lab/enter.ts";
 import { crash, nameOf } from "./run.ts";
 
-const USAGE = `npm run crash [-- --json] [--nodes N] [--only TEXT] [--sample COUNT --walks COUNT --seed TEXT]
+const USAGE = `npm run crash [-- --json] [--every] [--nodes N] [--only TEXT] [--sample COUNT --walks COUNT --seed TEXT]
   --json     one JSON object on stdout
+  --every    every step of every save in every walk, which takes twice as long
   --nodes    nodes side by side (6)
   --only     only kills whose name contains TEXT
   --walks    only as many walks, chosen by the seed
@@ -49,6 +50,7 @@ async function main(args: readonly string[]): Promise<number> {
   const seed = option(args, "--seed") ?? "";
   const began = performance.now();
   const report = await crash({
+    every: args.includes("--every"),
     nodes: Number(option(args, "--nodes") ?? 6),
     chooseWalks: (walks) => sampled(walks, option(args, "--walks"), seed, (walk) => walk.name),
     choose: (tasks) =>

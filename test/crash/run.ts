@@ -15,6 +15,8 @@ import { WALKS, type Walk } from "./walks.ts";
 
 export type CrashOptions = {
   readonly nodes: number;
+  /** Also what `thinned` leaves out. */
+  readonly every?: boolean;
   /** Which walks are looked at; all without it. */
   readonly chooseWalks?: (walks: readonly Walk[]) => readonly Walk[];
   /** Which of the tasks are carried out; all without it. */
@@ -92,7 +94,7 @@ export async function crash(options: CrashOptions): Promise<CrashReport> {
     await Promise.all([witness, ...stages].map(async (stage) => await stage.begin()));
     pings = pingAll(witness, stages);
     const walks = options.chooseWalks?.(WALKS) ?? WALKS;
-    const traced = await traceAll(stages, walks, options.say);
+    const traced = await traceAll(stages, walks, options.every === true, options.say);
     const chosen = options.choose?.(traced) ?? traced;
     options.say(`${chosen.length} of ${traced.length} kills`);
     const queue = [...chosen];
@@ -156,6 +158,7 @@ function pingAll(witness: Stage, stages: readonly Stage[]): readonly RunningPing
 async function traceAll(
   stages: readonly Stage[],
   chosen: readonly Walk[],
+  every: boolean,
   say: (text: string) => void,
 ): Promise<readonly Task[]> {
   const walks = [...chosen];
@@ -177,7 +180,18 @@ async function traceAll(
       return walk.hasShim && ofWalks(point) ? [task, { ...task, shimsToo: true }] : [task];
     }),
   );
-  return [...daemonTasks, ...shimTasks];
+  return [...(every ? daemonTasks : thinned(daemonTasks)), ...shimTasks];
+}
+
+/** The steps of a save, of a batch of netlink messages or of a start are the same in each walk: they are cut in two walks, not in all. */
+function thinned(tasks: readonly Task[]): readonly Task[] {
+  const times = new Map<string, number>();
+  return tasks.filter((task) => {
+    if (task.kind === "shim" || /^[<>]agent\//.test(task.point)) return true;
+    const count = (times.get(task.point) ?? 0) + 1;
+    times.set(task.point, count);
+    return count <= 2;
+  });
 }
 
 async function trace(stage: Stage, walk: Walk): Promise<readonly string[]> {

@@ -10,6 +10,7 @@ import { difference, kernelObjects } from "../../src/lab/kernel-view.ts";
 import { SHIM, type LabNode } from "../../src/lab/node.ts";
 import { must, run, start } from "../../src/lab/processes.ts";
 import type { CniAnswer, Pod } from "../../src/lab/runtime.ts";
+import { eniTable } from "../../src/core/plumbing/names.ts";
 import { parseCheckpoint } from "../../src/store/checkpoint.ts";
 
 export type Placed = { readonly pod: Pod; readonly ip: string };
@@ -99,7 +100,7 @@ export class Stage {
     }
     this.extras.length = 0;
     await this.waitForRest("the pool is filled");
-    this.#baseline = await this.#kernel();
+    this.#baseline = await this.#kernel(await this.node.state());
   }
 
   async makePod(): Promise<Pod> {
@@ -126,12 +127,16 @@ export class Stage {
   /** The DEL, whatever comes of it; a runtime asks again. */
   async del(pod: Pod): Promise<boolean> {
     // Whoever has it, has it no longer from here on: its address may be another's a second later.
-    for (const [ip, holder] of this.findings.held)
-      if (holder === pod.containerId) this.findings.held.delete(ip);
+    this.#forget(pod);
     const answer = this.shimsDieToo
       ? await this.#mortal("DEL", pod)
       : await this.node.runtime.call("DEL", pod);
     return answer?.ok === true;
+  }
+
+  #forget(pod: Pod): void {
+    const { held } = this.findings;
+    for (const [ip, holder] of held) if (holder === pod.containerId) held.delete(ip);
   }
 
   /** Asks for DEL until it succeeds, as a runtime does, and takes the sandbox away. */
@@ -150,6 +155,7 @@ export class Stage {
   async endWithoutDel(pod: Pod): Promise<void> {
     await this.node.runtime.removeSandboxes([pod]);
     this.#withoutNetns.add(pod);
+    this.#forget(pod); // It is swept, and its address another's, before any DEL.
   }
 
   async #mortal(verb: "ADD" | "DEL", pod: Pod): Promise<CniAnswer | null> {
@@ -210,8 +216,8 @@ export class Stage {
 
   async #differences(): Promise<readonly string[]> {
     const { node, cluster } = this;
-    const kernel = difference(this.#baseline, await this.#kernel());
     const state = await node.state();
+    const kernel = difference(this.#baseline, await this.#kernel(state));
     const steady = new Set(this.steady.map(({ ip }) => ip));
     const enis = [...cluster.emulator.world().enis.values()];
     const stray = enis.filter(
@@ -241,15 +247,21 @@ export class Stage {
     return others.map(({ id, ip }) => `checkpoint: ${id} has ${ip}`);
   }
 
-  /** Beside what kernelObjects tells: the rules and tables of secondary ENIs, of which a node at rest here has none. */
-  async #kernel(): Promise<readonly string[]> {
+  /** Beside what kernelObjects tells: rules and tables of secondary ENIs that the node does not have. */
+  async #kernel(state: StateReport): Promise<readonly string[]> {
     const { netns } = this.node;
     const [objects, rules, routes] = await Promise.all([
       kernelObjects(netns),
       must(["ip", "rule"], { netns }),
       must(["ip", "route", "show", "table", "all"], { netns }),
     ]);
-    const ofEnis = `${rules}${routes}`.split("\n").filter((line) => /(lookup|table) 10\d{3}\b/.test(line));
+    const tables = new Set(
+      state.enis.map(({ networkCard, deviceIndex }) => eniTable({ networkCard, deviceIndex })),
+    );
+    const ofEnis = `${rules}${routes}`.split("\n").filter((line) => {
+      const table = /(?:lookup|table) (10\d{3})\b/.exec(line)?.[1];
+      return table !== undefined && !tables.has(Number(table));
+    });
     // The kernel gives links addresses of their own for IPv6 whenever it is done looking for duplicates.
     const lasting = objects.filter((line) => !/ (fe80:|ff00:)/.test(line));
     return [...lasting, ...ofEnis.map((line) => `of an ENI: ${line.trim()}`)];

@@ -110,7 +110,8 @@ export const WALKS: readonly Walk[] = [
       await waitUntil("it is swept", REPAIRED_WITHIN_MS, async () => {
         if (stage.isDead()) return true;
         const state = await stage.node.state().catch(() => null);
-        return state?.allocations.every(({ id }) => !id.includes(pod.containerId)) === true;
+        // A daemon on its way up says no more than that it is not ready.
+        return state?.ready === true && state.allocations.every(({ id }) => !id.includes(pod.containerId));
       });
     },
   },
