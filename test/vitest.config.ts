@@ -18,7 +18,7 @@ export default defineConfig({
         test: {
           name: "fast",
           include: ["test/**/*.test.ts"],
-          exclude: ["test/{sim,kernel,e2e,judges,cluster,bench,long}/**"],
+          exclude: ["test/{sim,kernel,e2e,judges,localstack,cluster,bench,long}/**"],
           pool: "threads",
           isolate: false,
           testTimeout: 10_000,
@@ -50,6 +50,17 @@ export default defineConfig({
           ...oneAtATime,
           testTimeout: 300_000,
           hookTimeout: 600_000,
+        },
+      },
+      {
+        extends: true,
+        test: {
+          name: "localstack",
+          include: ["test/localstack/**/*.test.ts"],
+          globalSetup: ["test/localstack/start-localstack.ts"],
+          ...oneAtATime,
+          testTimeout: 120_000,
+          hookTimeout: 60_000,
         },
       },
     ],
