@@ -89,10 +89,13 @@ export function coolingRecovered(state: NodeState, eni: EniId, ip: Ipv4, until: 
 
 /**
  * EC2 has put these on the ENI. Known ones, and the ENI's own address, are left as they are (LocalStack lists all it has).
- * An address is on one ENI: this is the latest news, so another ENI that we believed to have it has lost it.
+ * An address is on one ENI: this is the latest news, so another ENI that we believed to have it has lost it. What is put on an ENI
+ * that is leaving goes with it, and is not taken up.
  */
 export function addressesAssigned(state: NodeState, id: EniId, ips: readonly Ipv4[]): NodeState {
-  return withNewAddresses(state, eniOf(state, id), ips, "secondary");
+  const eni = eniOf(state, id);
+  if (eni.phase.kind === "leaving") return withoutAddresses(state, id, ips);
+  return withNewAddresses(state, eni, ips, "secondary");
 }
 
 export function prefixesAssigned(state: NodeState, id: EniId, prefixes: readonly Cidr4[]): NodeState {
@@ -100,6 +103,7 @@ export function prefixesAssigned(state: NodeState, id: EniId, prefixes: readonly
   const known = new Set(eni.prefixes.map(printCidr4));
   const added = prefixes.filter((prefix) => !known.has(printCidr4(prefix)));
   const ips = added.flatMap((prefix) => [...addressesOfCidr4(prefix)]);
+  if (eni.phase.kind === "leaving") return withoutAddresses(state, id, ips);
   return withNewAddresses(state, { ...eni, prefixes: [...eni.prefixes, ...added] }, ips, "prefix");
 }
 

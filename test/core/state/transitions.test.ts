@@ -192,6 +192,17 @@ describe("EC2's addresses and prefixes", () => {
     expect(addresses(split, SECOND)).toEqual([`${P5} warm`]);
   });
 
+  test("what EC2 puts on an ENI that is leaving is not taken up, whoever held it", () => {
+    const held = addressAllocated(node(), allocation("a", IP1), NOW);
+    const leaving = eniLeaving(held, SECOND, NOW);
+    const state = sound(addressesAssigned(leaving, SECOND, [IP1, IP2]));
+    expect(addresses(state, SECOND)).toEqual([]);
+    expect(addresses(state)).toEqual([`${IP3} warm`]);
+    expect(state.allocations.get(pod("a"))?.eni).toBe(PRIMARY);
+    const prefix = sound(prefixesAssigned(leaving, SECOND, [PREFIX]));
+    expect([eniOf(prefix, PRIMARY).prefixes, eniOf(prefix, SECOND).prefixes]).toEqual([[], []]);
+  });
+
   test("a new ENI takes its addresses, and its own one, from where an old view had them", () => {
     const third = eniAt(node(), { networkCard: 0, deviceIndex: 2 }, SUBNET_A, NOW);
     const warm = { ip: IP1, by: "secondary", kind: "warm" } as const;
@@ -364,7 +375,7 @@ function happens(state: NodeState, what: number, pick: number): NodeState {
   const idle = enis.find(
     (each) => each.detachable && [...each.addresses.values()].every(({ kind }) => kind !== "allocated"),
   );
-  const stray = choose(all.filter(({ each }) => each.id !== eni.id && each.prefixes.length === 0));
+  const stray = choose(all.filter(({ each }) => each.id !== eni.id));
   const prefix = choose(eni.prefixes);
   const later = after(NOW, 1_000);
   switch (what) {
