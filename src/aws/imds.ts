@@ -95,7 +95,8 @@ export function createImds(options: ImdsOptions): ImdsEdge {
 
 type Read = ImdsEdge["read"];
 
-async function readInstance(read: Read): Promise<Result<Omit<Instance, "limits">, ImdsFailure>> {
+/** Who we are, from single items: `read` gives each as text, null where there is none. Never throws, whatever it gives. */
+export async function readInstance(read: Read): Promise<Result<Omit<Instance, "limits">, ImdsFailure>> {
   const id = await item(read, "meta-data/instance-id", /^i-[0-9A-Za-z]{1,40}$/);
   if (!id.ok) return id;
   const type = await item(read, "meta-data/instance-type", /^[a-z0-9-]{1,32}\.[a-z0-9-]{1,32}$/);
@@ -132,7 +133,8 @@ async function readInstance(read: Read): Promise<Result<Omit<Instance, "limits">
   });
 }
 
-async function readEnis(read: Read): Promise<Result<readonly ImdsEni[], ImdsFailure>> {
+/** The ENIs that are listed, those that go meanwhile left out. Never throws, whatever `read` gives. */
+export async function readEnis(read: Read): Promise<Result<readonly ImdsEni[], ImdsFailure>> {
   const macs = await lines(read, MACS, (line) => {
     const mac = line.replace(/\/$/, "").toLowerCase();
     return MAC.test(mac) ? ok(mac as Mac) : err("not a MAC address"); // By the pattern.

@@ -24,9 +24,18 @@ export function isCniIdentifier(text: string): boolean {
   return text.length <= 1_024 && /^[a-zA-Z0-9][a-zA-Z0-9_.-]*$/.test(text);
 }
 
-/** What the kernel takes for a link's name (net/core/dev.c, dev_valid_name), and no control character, since names come into logs. */
+/** What the kernel takes for a link's name (net/core/dev.c, dev_valid_name; 15 bytes), and no control character, since names come into logs. */
 export function isLinkName(text: string): boolean {
-  return /^[^/:\s\p{Cc}]{1,15}$/u.test(text) && text !== "." && text !== "..";
+  return /^[^/:\s\p{Cc}]{1,15}$/u.test(text) && utf8Size(text) <= 15 && text !== "." && text !== "..";
+}
+
+function utf8Size(text: string): number {
+  let size = 0;
+  for (const character of text) {
+    const code = character.codePointAt(0) ?? 0;
+    size += code < 0x80 ? 1 : code < 0x800 ? 2 : code < 0x1_0000 ? 3 : 4;
+  }
+  return size;
 }
 
 /** Keys become link aliases, file names and fields of logs: whoever tells one, a runtime, a file or the kernel, is not believed before this. */
