@@ -33,7 +33,9 @@ export function createAgent(
   const wakeRefill = new Wake();
   const wakeRepair = new Wake();
   const wakeFilter = new Wake();
-  const waiting = new WaitingRoom(cell, ports.time, pool, () => wakeRefill.call());
+  const waiting = new WaitingRoom(cell, ports.time, pool, (what) =>
+    what === "waits" ? wakeRefill.call() : wakeRefill.callSoon(ports.time),
+  );
   return {
     ports,
     settings,

@@ -26,7 +26,7 @@ export async function deleteSandbox(agent: Agent, key: SandboxKey): Promise<Resu
   // The runtime asks again and is told that there is nothing left to do: should we die before a later save, the sandbox is found
   // in the record once more, and freed by the start or the sweep, since its link and its namespace are gone.
   if (!saved.ok) return saved;
-  agent.wakeRefill.call();
+  agent.wakeRefill.callSoon(ports.time);
   return ok({ allocation, linkGone });
 }
 

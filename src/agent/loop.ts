@@ -2,14 +2,27 @@
 import { LinkedSignal } from "./linked-signal.ts";
 import type { AbortSignalLike, Time } from "./ports.ts";
 
+const NEVER: AbortSignalLike = { aborted: false, addEventListener: () => {}, removeEventListener: () => {} };
+
 /** A bell. Ringing it while the job runs is remembered: the job looks at everything once more. */
 export class Wake {
   #rung = false;
+  #soon = false;
   #listener: (() => void) | null = null;
 
   call(): void {
     this.#rung = true;
     this.#listener?.();
+  }
+
+  /** Rings when whoever calls has come to its end; many such calls are one ring. An ADD's answer does not wait for the planner. */
+  callSoon(time: Time): void {
+    if (this.#soon) return;
+    this.#soon = true;
+    void time.sleep(0, NEVER).then(() => {
+      this.#soon = false;
+      this.call();
+    });
   }
 
   /** Ends at once when rung since the last wait; else when rung, after `ms`, or when `signal` is aborted. */

@@ -31,10 +31,10 @@ export class WaitingRoom {
   readonly #time: Time;
   readonly #pool: PoolSettings;
   readonly #queue = new Set<Guest>(); // In order of coming.
-  readonly #onDemand: () => void;
+  readonly #onDemand: (what: "taken" | "waits") => void;
 
   /** `onDemand` wakes the refill: an address was taken, or somebody waits for one. */
-  constructor(cell: Cell, time: Time, pool: PoolSettings, onDemand: () => void) {
+  constructor(cell: Cell, time: Time, pool: PoolSettings, onDemand: (what: "taken" | "waits") => void) {
     this.#cell = cell;
     this.#time = time;
     this.#pool = pool;
@@ -45,7 +45,7 @@ export class WaitingRoom {
   take(key: SandboxKey, make: MakeAllocation): Allocation | null {
     this.serve();
     const allocation = this.#queue.size > 0 ? null : this.#allocate(key, make);
-    if (allocation !== null) this.#onDemand();
+    if (allocation !== null) this.#onDemand("taken");
     return allocation;
   }
 
@@ -77,7 +77,7 @@ export class WaitingRoom {
       void this.#time
         .sleep(Math.max(0, deadline - this.#time.now()), alarm)
         .then(() => leave({ kind: "ended", by: "deadline" }));
-      this.#onDemand();
+      this.#onDemand("waits");
     });
   }
 

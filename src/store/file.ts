@@ -70,9 +70,16 @@ export function createCheckpointFile(options: CheckpointFileOptions): Checkpoint
     else await writeOffThread(path, text);
   };
 
-  /** A disk is slow enough for others to join; in memory, what this turn of the event loop brings is one save: a burst of ADDs. */
+  /**
+   * A disk is slow enough for others to join. In memory the first save of a turn of the event loop is made at once, so that one ADD alone
+   * does not wait; all others of that turn are one save at its end: a burst of ADDs.
+   */
+  let savedThisTurn = false;
   const gather = async (): Promise<void> => {
-    if (inMemory === true) await new Promise<void>((resolve) => setImmediate(resolve));
+    if (inMemory !== true) return;
+    if (savedThisTurn) await new Promise<void>((resolve) => setImmediate(resolve));
+    else setImmediate(() => (savedThisTurn = false));
+    savedThisTurn = true;
   };
 
   const writer = createJoiner(async (state: NodeState): Promise<Result<null, NodeError>> => {

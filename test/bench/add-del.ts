@@ -27,7 +27,8 @@ export async function measureAddDel(bench: Bench): Promise<AddDel> {
       await node.startDaemon();
       await poolIsFull(node, 200);
       const plugins = [ours(node), ...(bench.tools.peers === null ? [] : [peer(node, bench.tools.peers)])];
-      const ground = floor(launcher, bench.tools.empty, node);
+      const [host] = await node.runtime.makeSandboxes(["floor"]);
+      const ground = floor(launcher, bench.tools.empty, host?.netns ?? "");
       const runners = [
         ...plugins.map((plugin) => ({
           name: plugin.name,

@@ -101,13 +101,12 @@ export type Floor = {
   readonly close: () => void;
 };
 
-/** No group of the daemon's, or its sweep would take the floor's links for orphans. */
-const FLOOR_GROUP = 3_000;
 const LIMITS = { addressesPerEni: 30, networkCards: [{ enis: 8 }], nitro: true };
 
-export function floor(launcher: Launcher, emptyProgram: string, node: LabNode): Floor {
-  const opened = inNetns(node.netns, () => Connection.open());
-  if (!opened.ok) throw new Error(`no netlink socket in ${node.netns}: ${opened.error.code}`);
+/** `hostNetns` stands for the node's, but is not it: the daemon would take what it does not know there for leftovers. */
+export function floor(launcher: Launcher, emptyProgram: string, hostNetns: string): Floor {
+  const opened = inNetns(hostNetns, () => Connection.open());
+  if (!opened.ok) throw new Error(`no netlink socket in ${hostNetns}: ${opened.error.code}`);
   const host = opened.value;
   let made = 0;
   const plumbed = new Map<string, SandboxPlumbing>();
@@ -146,7 +145,7 @@ export function floor(launcher: Launcher, emptyProgram: string, node: LabNode): 
 function plumbingOf(pod: Pod, number: number): SandboxPlumbing {
   const key = { network: "floor", containerId: `${pod.containerId}-${number}`, ifName: "eth0" };
   const id = sandboxId(key);
-  const plumbing = routedPlumbing(
+  return routedPlumbing(
     {
       id,
       key,
@@ -159,7 +158,6 @@ function plumbingOf(pod: Pod, number: number): SandboxPlumbing {
     },
     LIMITS,
   );
-  return { ...plumbing, pair: { ...plumbing.pair, group: FLOOR_GROUP } };
 }
 
 /** Four sends: the pair with a look at it, a look at the pod's end, the pod's objects, the host's. Nothing is checked or looked up twice. */
