@@ -2,6 +2,7 @@
 import type { NodeError } from "../core/model/error.ts";
 import { sandboxId, type SandboxKey } from "../core/model/sandbox.ts";
 import { routedPlumbing } from "../core/plumbing/routed.ts";
+import { isUnknown } from "../core/reconcile/recover.ts";
 import type { Allocation } from "../core/state/node-state.ts";
 import { err, ok, type Result } from "../lib/result.ts";
 import type { Agent } from "./agent.ts";
@@ -48,7 +49,7 @@ export async function collectGarbage(
   const errors: NodeError[] = [];
   for (const allocation of agent.cell.state.allocations.values()) {
     if (allocation.key.network !== network || living.has(allocation.id)) continue;
-    if (agent.ports.runtime.netnsLives(allocation.netns)) {
+    if (mayRun(agent, allocation)) {
       agent.ports.log({
         level: "warn",
         message: "kept against GC: its namespace lives",
@@ -66,4 +67,11 @@ export async function collectGarbage(
   }
   const [first] = errors;
   return first === undefined ? ok(freed) : err(first);
+}
+
+/** Of a sandbox that was found by its link alone no namespace is known: its link then says that it lives, and dies with it. */
+function mayRun({ ports }: Agent, { netns, hostLink }: Allocation): boolean {
+  if (!isUnknown(netns)) return ports.runtime.netnsLives(netns);
+  const links = ports.kernel.observeLinks();
+  return !links.ok || links.value.some(({ name }) => name === hostLink);
 }

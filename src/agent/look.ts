@@ -12,6 +12,7 @@ import type { Obstacle } from "../core/state/node-state.ts";
 import {
   addressesAssigned,
   addressesGone,
+  coolingRecovered,
   doubtResolved,
   eniAttached,
   eniCreationFailed,
@@ -25,6 +26,8 @@ import {
   prefixesGone,
 } from "../core/state/transitions.ts";
 import { unreachable } from "../lib/assert.ts";
+import { addressesOfCidr4, type Ipv4 } from "../lib/ip.ts";
+import { after as instantAfter } from "../lib/time.ts";
 import type { Instant } from "../lib/time.ts";
 import type { Agent } from "./agent.ts";
 import { type LeakMemory, lookForLeaks } from "./leaks.ts";
@@ -136,6 +139,7 @@ async function settleDrift(agent: Agent, drift: Drift & { readonly sinceMs: numb
       return say("eni forgotten: ec2 does not list it here any more", { eni: drift.eni });
     case "address-unknown":
       cell.set(addressesAssigned(cell.state, drift.eni, [drift.ip]));
+      restFound(agent, drift.eni, [drift.ip]);
       return say("address found on its eni", { eni: drift.eni, ip: drift.ip });
     case "address-missing":
       cell.set(addressesGone(cell.state, drift.eni, [drift.ip]));
@@ -150,6 +154,7 @@ async function settleDrift(agent: Agent, drift: Drift & { readonly sinceMs: numb
       });
     case "prefix-unknown":
       cell.set(prefixesAssigned(cell.state, drift.eni, [drift.prefix]));
+      restFound(agent, drift.eni, [...addressesOfCidr4(drift.prefix)]);
       return say("prefix found on its eni", { eni: drift.eni, prefix: drift.prefix });
     case "prefix-missing":
       cell.set(prefixesGone(cell.state, drift.eni, [drift.prefix]));
@@ -185,6 +190,17 @@ async function settleDrift(agent: Agent, drift: Drift & { readonly sinceMs: numb
   }
 }
 
+/**
+ * After a start without EC2, who had a found address of late is not known. Later it has been on its ENI for two looks, in nobody's hands, or is
+ * what a call of ours brought.
+ */
+function restFound(agent: Agent, id: EniId, ips: readonly Ipv4[]): void {
+  const { cell, ports, settings } = agent;
+  if (cell.state.inDoubt?.operation !== LOOK_OPERATION) return;
+  const until = instantAfter(ports.time.now(), settings.cooldownMs);
+  cell.set(ips.reduce((state, ip) => coolingRecovered(state, id, ip, until), cell.state));
+}
+
 async function adopt(agent: Agent, seen: EniSeen): Promise<void> {
   const { ports, cell, settings } = agent;
   const cidr = await subnetCidrOf(agent, seen.subnetId);
@@ -195,6 +211,7 @@ async function adopt(agent: Agent, seen: EniSeen): Promise<void> {
   const eni = eniFromSeen(seen, known, settings.manageUntagged, ports.time.now());
   if (eni === null) return;
   cell.set(eniAttached(cell.state, eni));
+  restFound(agent, eni.id, [...eni.addresses.keys()]);
   ports.log({
     level: "info",
     message: "eni found on this instance",

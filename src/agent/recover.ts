@@ -3,11 +3,12 @@ import type { Ec2Failure, EniSeen, Imds, ImdsEni } from "../core/model/ec2.ts";
 import type { AttachmentId, SubnetId } from "../core/model/eni.ts";
 import type { Instance, InstanceLimits } from "../core/model/instance.ts";
 import { NODE_SYSCTLS } from "../core/plumbing/node-host.ts";
+import type { HostSeen } from "../core/plumbing/object.ts";
 import { LOOK_OPERATION } from "../core/pool/obstacles.ts";
 import type { PoolSettings } from "../core/pool/targets.ts";
 import { OWNER_TAG } from "../core/model/eni-names.ts";
 import { callInDoubt, obstacleMet } from "../core/state/transitions.ts";
-import { recoverNode, type CachedSandbox, type Remembered } from "../core/reconcile/recover.ts";
+import { ownRecord, recoverNode, type CachedSandbox, type Remembered } from "../core/reconcile/recover.ts";
 import type { Cidr4 } from "../lib/ip.ts";
 import { backoffMs, MINUTE_MS, SECOND_MS } from "../lib/time.ts";
 import { createAgent, type Agent } from "./agent.ts";
@@ -40,7 +41,7 @@ export async function recover(options: StartOptions): Promise<Agent | null> {
   const enis =
     described.enis ??
     imdsEnis
-      .filter((eni) => speaksFor(options.remembered, eni, instance))
+      .filter((eni) => speaksFor(ownRecord(options.remembered, instance), eni, instance))
       .map((eni) => seenFromImds(eni, instance));
   if (described.enis === null)
     ports.log({
@@ -48,17 +49,14 @@ export async function recover(options: StartOptions): Promise<Agent | null> {
       message: "ec2 could not be asked at start: imds is believed until it can",
       failure: described.failure,
     });
-  const host = ports.kernel.observe();
-  if (!host.ok)
-    throw new Error(
-      `the kernel could not be looked at: ${host.error.step}: ${host.error.errno} ${host.error.detail}`,
-    );
+  const host = await observeHost(options);
+  if (host === null) return null;
   const truths = {
     instance,
     enis,
     subnetCidrs: await subnetCidrs(ports, imdsEnis, enis),
     remembered: options.remembered,
-    host: host.value,
+    host,
     cached: cachedSandboxes(ports),
     netnsLives: ports.runtime.netnsLives,
   };
@@ -77,6 +75,21 @@ export async function recover(options: StartOptions): Promise<Agent | null> {
   const agent = createAgent(ports, settings, options.pool, state);
   await putKernelRight(agent);
   return agent;
+}
+
+/** A kernel short of memory for a moment is no reason to die; what it holds must be known before anything is given out. */
+async function observeHost({ ports, signal }: StartOptions): Promise<HostSeen | null> {
+  for (let attempt = 0; !signal.aborted; attempt += 1) {
+    const seen = ports.kernel.observe();
+    if (seen.ok) return seen.value;
+    ports.log({
+      level: attempt < 3 ? "warn" : "error",
+      message: "not ready: the kernel could not be looked at",
+      ...seen.error,
+    });
+    await ports.time.sleep(backoffMs(attempt, ports.random(), { baseMs: 100, maxMs: 10_000 }), signal);
+  }
+  return null;
 }
 
 async function putKernelRight(agent: Agent): Promise<void> {

@@ -57,6 +57,7 @@ async function main(args: readonly string[]): Promise<number> {
   const summary = summarise(reports, (performance.now() - began) / 1_000);
   writeWhole(`${JSON.stringify(summary, null, parsed.json ? undefined : 2)}\n`);
   const [first] = summary.violations;
+  if (process.env["SIM_NO_SHRINK"] !== undefined) return first === undefined ? 0 : 1;
   if (first === undefined) return 0;
   process.stderr.write(
     `berth: seed ${first.seed} violates ${first.checker}: ${first.detail}\nsearching for a shorter trace …\n`,

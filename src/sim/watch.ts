@@ -45,6 +45,7 @@ export class Watch {
   #owed: { readonly eni: string; readonly operation: string; readonly life: Life } | null = null;
   /** Token of a creation that EC2 may have done, and whose answer the daemon has not. */
   #openToken: string | null = null;
+  #tokenDoubted = false;
   callCount = 0;
 
   constructor(node: SimNode) {
@@ -164,6 +165,7 @@ export class Watch {
           "one-creation",
           open && `an ENI is asked for while the outcome of ${this.#openToken} is unknown`,
         );
+        if (token !== this.#openToken) this.#tokenDoubted = false;
         this.#openToken = token;
         return;
       }
@@ -298,18 +300,18 @@ export class Watch {
     if (failure !== null) {
       if (failure.kind === "address-limit" || failure.kind === "eni-limit")
         this.#node.sim.faults.happened("limit-met", this.#node.name);
-      if (
-        operation === "CreateNetworkInterface" &&
-        failure.kind !== "in-doubt" &&
-        failure.kind !== "throttled" &&
-        failure.kind !== "failing"
-      )
-        this.#openToken = null;
+      if (operation === "CreateNetworkInterface") this.#createFailed(failure);
       return;
     }
     if (operation === "CreateNetworkInterface") this.#openToken = null;
     if (operation === "DeleteNetworkInterface" || operation === "UnassignPrivateIpAddresses")
       this.#owed = { eni: parameters.get("NetworkInterfaceId") ?? "", operation, life };
+  }
+
+  /** A refusal ends it, unless it was asked for before and never answered. */
+  #createFailed({ kind }: Ec2Failure): void {
+    if (kind === "in-doubt") this.#tokenDoubted = true;
+    else if (!this.#tokenDoubted || (kind !== "throttled" && kind !== "failing")) this.#openToken = null;
   }
 
   logged(_life: Life, event: AgentEvent): void {

@@ -7,11 +7,12 @@ import { addressesOfCidr4, type Cidr4, type Ipv4 } from "../../lib/ip.ts";
 import { after, type Instant, instant, type WallTime } from "../../lib/time.ts";
 import type { EniSeen } from "../model/ec2.ts";
 import type { Eni, EniId, PoolAddress, SubnetId } from "../model/eni.ts";
-import type { Instance } from "../model/instance.ts";
+import type { Instance, InstanceLimits } from "../model/instance.ts";
 import { sandboxId, sandboxKeyOf, type NetnsRef, type SandboxId, type SandboxKey } from "../model/sandbox.ts";
 import {
   eniGroup,
   eniNumber,
+  hostLinkAlias,
   hostLinkName,
   isOurGroup,
   PODS_TABLE,
@@ -103,7 +104,7 @@ export function recoverNode(
     state,
     foreignEnis(truths.enis, rules).filter(({ id }) => !state.enis.has(id)),
   );
-  const remembered = ownRecord(truths);
+  const remembered = ownRecord(truths.remembered, truths.instance);
   if (remembered !== truths.remembered)
     notes.push({ what: "the checkpoint is of another instance; it is not used" });
   const known = new Set(remembered?.allocations.map(({ id }) => id));
@@ -137,7 +138,7 @@ function bearsPods({ attachment }: EniSeen, { host, instance }: Truths): boolean
 }
 
 /** A node made from another's image has that one's checkpoint: its sandboxes are not here, and its loose ENIs not ours to delete. */
-function ownRecord({ remembered, instance }: Truths): Remembered | null {
+export function ownRecord(remembered: Remembered | null, instance: Pick<Instance, "id">): Remembered | null {
   const owner = remembered?.instanceId ?? null;
   return owner === null || owner === instance.id ? remembered : null;
 }
@@ -160,7 +161,10 @@ function everySandbox(
   const claimed = new Set(linked.map(({ ip }) => ip));
   const kept = remembered.allocations.filter(({ ip }) => !claimed.has(ip));
   const held = new Set(kept.map(({ ip }) => ip));
-  return { alive: [...kept, ...unknown.filter(({ ip }) => !held.has(ip))], older: linked.length > 0 };
+  // Even a link without a route, or without a name, tells of a sandbox after the last line of the file.
+  const aliases = new Set(remembered.allocations.map(({ id }) => hostLinkAlias(id)));
+  const older = truths.host.links.some((link) => isOurs(link) && !aliases.has(link.alias ?? ""));
+  return { alive: [...kept, ...unknown.filter(({ ip }) => !held.has(ip))], older };
 }
 
 /** Of a boot before, no packet is on its way any more that left before this one began. */
@@ -245,7 +249,7 @@ function rebuiltAllocations(
   const cached = new Map(truths.cached.map((each) => [sandboxId(each.key), each]));
   const found = new Map<SandboxId, Allocation>();
   const enis = [...state.enis.values()];
-  const add = (key: SandboxKey, ip: Ipv4, netns: NetnsRef, plumbedFor: Eni | null): void => {
+  const add = (key: SandboxKey, ip: Ipv4, netns: NetnsRef, plumbedFor: Home | null): void => {
     const owner = enis.find((eni) => eni.addresses.has(ip)) ?? plumbedFor;
     if (owner === null || found.has(sandboxId(key))) return;
     if ([...found.values()].some((other) => other.ip === ip)) return; // A stale cache entry beside the link of today.
@@ -256,7 +260,7 @@ function rebuiltAllocations(
     const route = truths.host.routes.find((each) => each.table === PODS_TABLE && each.link === link.name);
     if (key === null || route === undefined) continue;
     // EC2's view may be old. The link's group tells the ENI all the same, and a pod that runs must not lose its link.
-    const plumbedFor = enis.find((eni) => groupOf(eni, truths.instance) === link.group) ?? null;
+    const plumbedFor = homeOf(link.group, enis, truths.instance.limits);
     add(key, route.destination.ip, cached.get(sandboxId(key))?.netns ?? UNKNOWN_NETNS, plumbedFor);
   }
   for (const each of truths.cached) {
@@ -266,9 +270,30 @@ function rebuiltAllocations(
   return [...found.values()];
 }
 
-function groupOf(eni: Eni, instance: Instance): number | null {
-  const number = eniNumber(eni.slot, instance.limits);
-  return number === null ? null : eniGroup(number);
+/** Where a sandbox's packets leave. */
+type Home = Pick<Eni, "id" | "slot">;
+
+/**
+ * The ENI that a link's group names, also when nobody lists it: EC2 may not answer and IMDS be of some minutes ago, but the pod runs. Once it is
+ * listed, the allocation moves to it.
+ */
+function homeOf(group: number, enis: readonly Eni[], limits: InstanceLimits): Home | null {
+  const slot = slotOf(group, limits);
+  if (slot === null) return null;
+  const known = enis.find((eni) => eniNumber(eni.slot, limits) === eniNumber(slot, limits));
+  return known ?? { id: UNKNOWN_ENI, slot };
+}
+
+const UNKNOWN_ENI = "eni-unknown" as EniId; // No id of EC2's has this form.
+
+function slotOf(group: number, limits: InstanceLimits): Eni["slot"] | null {
+  for (const [networkCard, { enis }] of limits.networkCards.entries()) {
+    for (let deviceIndex = 0; deviceIndex < enis; deviceIndex += 1) {
+      const number = eniNumber({ networkCard, deviceIndex }, limits);
+      if (number !== null && eniGroup(number) === group) return { networkCard, deviceIndex };
+    }
+  }
+  return null;
 }
 
 /** Of a sandbox whose link we found, but neither checkpoint nor cache entry. It is dead once the link is. */
@@ -283,7 +308,7 @@ function rebuilt(
   key: SandboxKey,
   ip: Ipv4,
   netns: NetnsRef,
-  eni: Eni,
+  eni: Home,
   settings: RecoverSettings,
   wallNow: WallTime,
 ): Allocation {
