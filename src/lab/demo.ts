@@ -272,7 +272,7 @@ async function flushedIsHealed(stage: Stage): Promise<void> {
   const [pod] = stage.pods.get(first) ?? [];
   const [other] = stage.pods.get(second) ?? [];
   if (pod === undefined || other === undefined) throw new Error("no pods are left");
-  const before = await kernelObjects(first.netns);
+  const before = await kernelObjects(first.netns, { enis: true });
   await must(["nft", "delete", "table", "inet", "berth"], { netns: first.netns });
   await must(["ip", "route", "flush", "table", "100"], { netns: first.netns });
   await run(
@@ -283,12 +283,12 @@ async function flushedIsHealed(stage: Stage): Promise<void> {
     ],
     { netns: first.netns },
   );
-  const gone = difference(before, await kernelObjects(first.netns)).length;
+  const gone = difference(before, await kernelObjects(first.netns, { enis: true })).length;
   const began = performance.now();
   await waitUntil(
     "the node's plumbing is healed",
     20_000,
-    async () => difference(before, await kernelObjects(first.netns)).length === 0,
+    async () => difference(before, await kernelObjects(first.netns, { enis: true })).length === 0,
   );
   const seconds = (performance.now() - began) / 1_000;
   report.check(

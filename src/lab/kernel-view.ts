@@ -6,8 +6,11 @@ import { must } from "./processes.ts";
 
 type Json = Readonly<Record<string, unknown>>;
 
-/** One line an object, sorted; equal lists are equal kernels. */
-export async function kernelObjects(netns: string): Promise<readonly string[]> {
+/** One line an object, sorted; equal lists are equal kernels. `enis`: those of secondary ENIs, too, while no ENI comes or goes. */
+export async function kernelObjects(
+  netns: string,
+  { enis = false }: { readonly enis?: boolean } = {},
+): Promise<readonly string[]> {
   const read = async (command: string): Promise<readonly Json[]> => {
     const text = await must(command.split(" "), { netns });
     return text.trim() === "" ? [] : (JSON.parse(text) as readonly Json[]); // iproute2 prints a list.
@@ -35,7 +38,7 @@ export async function kernelObjects(netns: string): Promise<readonly string[]> {
     ...neighbours.map((each) => `neighbour ${text(each["dst"])} dev ${text(each["dev"])}`),
     ...rulesetLines(ruleset),
   ];
-  return lines.filter((line) => !ofSecondaryEni(line) && !autoconfigured(line)).sort();
+  return lines.filter((line) => (enis || !ofSecondaryEni(line)) && !autoconfigured(line)).sort();
 }
 
 /** ENI links are eth1 and up in the lab; their tables are 10001 and up, their marks 1 to 63. */

@@ -23,7 +23,7 @@ export type RunningPing = { readonly stop: () => Promise<PingCount> };
 /** Pings until stopped. */
 export function startPing(netns: string, ip: string, intervalMs: number): RunningPing {
   const child = start(
-    ["ping", "-n", "-q", "-i", `${intervalMs / 1_000}`, "-W", "1", ip],
+    ["ping", "-n", "-i", `${intervalMs / 1_000}`, "-W", "1", ip],
     { stdio: ["ignore", "pipe", "ignore"] },
     netns,
   );
@@ -34,11 +34,10 @@ export function startPing(netns: string, ip: string, intervalMs: number): Runnin
     stop: async () => {
       child.kill("SIGINT"); // It tells its tally on the way out.
       await ended;
-      const counted = tally(output) ?? { sent: 1, received: 0 };
-      // An answer that was on its way when we stopped is not lost.
-      return counted.sent - counted.received === 1
-        ? { sent: counted.received, received: counted.received }
-        : counted;
+      const { sent, received } = tally(output) ?? { sent: 1, received: 0 };
+      // An answer that was on its way when we stopped is not lost: the last one, and no other.
+      const last = Number(/icmp_seq=(\d+) .*\n(?![^]*icmp_seq)/.exec(output)?.[1] ?? 0);
+      return { sent: last === sent - 1 ? last : sent, received };
     },
   };
 }
