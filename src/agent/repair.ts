@@ -23,6 +23,9 @@ const FILTER_RETRY_MS = 5 * SECOND_MS;
 /** While a link is awaited, the links alone are looked at this often at first, then ever more slowly. */
 const LINK_POLL_MS = { first: 20, most: 500 } as const;
 
+/** A link that was there and went is back in a moment, or its ENI was detached: pods do not wait for it as for a new one. */
+const LOST_LINK_WAIT_MS = 2 * SECOND_MS;
+
 type Memory = { nextWhole: Instant; polls: number };
 
 export function repairJob(agent: Agent): Job {
@@ -100,7 +103,9 @@ function noteLinks(agent: Agent, links: readonly LinkSeen[], linkless: ReadonlyS
       agent.waiting.serve();
       agent.wakeRefill.call();
     } else if (!there && eni.phase.kind === "ready") {
-      cell.set(eniLinkLost(cell.state, eni.id, ports.time.now()));
+      const waitedMs = Math.max(0, agent.pool.linkWaitMs - LOST_LINK_WAIT_MS);
+      cell.set(eniLinkLost(cell.state, eni.id, after(ports.time.now(), -waitedMs)));
+      agent.wakeRefill.call();
       ports.log({ level: "error", message: "an eni's link is gone", eni: eni.id, mac: eni.mac });
     }
   }

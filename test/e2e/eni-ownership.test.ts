@@ -81,6 +81,23 @@ test("our own ENIs end with their instance, and follow the security groups of th
   await waitUntil("the instance is gone", 5_000, () => cluster.emulator.world().enis.size === 0);
 });
 
+test("when somebody detaches an ENI under its pods, others start on another one within seconds, and its pods can be deleted", async () => {
+  const { cluster, node } = await oneNode({
+    settings: { WARM_IP_TARGET: "1", BERTH_ADD_HOLD_SECONDS: "10", BERTH_LINK_WAIT_SECONDS: "60" },
+  });
+  await node.startDaemon();
+  const pods = await addPods(node, 14);
+  expect(failures(pods)).toEqual([]);
+  const [, second] = [...enisAsText(cluster, node).keys()];
+  const attachment = cluster.emulator.world().enis.get(second ?? "")?.attachment?.id ?? "";
+  await askEc2(cluster, "DetachNetworkInterface", { AttachmentId: attachment, Force: "true" });
+  await waitUntil("the loss is seen", 5_000, () => node.log().includes("an eni's link is gone"));
+  const more = await addPods(node, 6);
+  expect(failures(more)).toEqual([]);
+  const deleted = await Promise.all(pods.map(async ({ pod }) => await node.runtime.call("DEL", pod)));
+  expect(deleted.filter((each) => !each.ok)).toEqual([]);
+});
+
 test("no pod ever gets the primary address of an ENI", async () => {
   const { cluster, node } = await oneNode({ settings: { WARM_IP_TARGET: "1" } });
   await node.startDaemon();
