@@ -26,10 +26,14 @@ const LINK_POLL_MS = { first: 20, most: 500 } as const;
 /** A link that was there and went is back in a moment, or its ENI was detached: pods do not wait for it as for a new one. */
 const LOST_LINK_WAIT_MS = 2 * SECOND_MS;
 
-type Memory = { nextWhole: Instant; polls: number };
+type Memory = { nextWhole: Instant; polls: number; primaryLink: string | null };
 
 export function repairJob(agent: Agent): Job {
-  const memory: Memory = { nextWhole: after(agent.ports.time.now(), REPAIR_PACE_MS), polls: 0 };
+  const memory: Memory = {
+    nextWhole: after(agent.ports.time.now(), REPAIR_PACE_MS),
+    polls: 0,
+    primaryLink: null,
+  };
   return {
     name: "repair",
     wake: agent.wakeRepair,
@@ -43,7 +47,7 @@ function repair(agent: Agent, memory: Memory): number {
   const awaited = awaitsLink(cell.state);
   if (!awaited) memory.polls = 0;
   if (now >= memory.nextWhole || (awaited && linkHasCome(agent))) {
-    repairHost(agent);
+    followPrimary(agent, memory, repairHost(agent).primaryLink);
     memory.nextWhole = after(ports.time.now(), REPAIR_PACE_MS);
     if (!awaitsLink(cell.state)) return settings.repairIntervalMs; // The look may have found that one is gone.
   } else if (!awaited) return memory.nextWhole - now; // Woken early: the look is owed.
@@ -55,13 +59,24 @@ function awaitsLink(state: NodeState): boolean {
   return [...state.enis.values()].some((eni) => eni.phase.kind === "awaiting-link");
 }
 
-/** The whole of it, at once. In the answer: what was changed, and what the kernel refused. */
-export function repairHost(agent: Agent): { readonly done: readonly KernelOp[]; readonly failed: number } {
+/** The packet filter names the primary ENI's link, so it is written anew once udev or a person has renamed that. */
+function followPrimary(agent: Agent, memory: Memory, name: string | null): void {
+  if (name === null) return;
+  if (memory.primaryLink !== null && memory.primaryLink !== name) agent.wakeFilter.call();
+  memory.primaryLink = name;
+}
+
+/** The whole of it, at once. In the answer: what was changed, what the kernel refused, and what the primary ENI's link is called now. */
+export function repairHost(agent: Agent): {
+  readonly done: readonly KernelOp[];
+  readonly failed: number;
+  readonly primaryLink: string | null;
+} {
   const { ports, cell, settings } = agent;
   const seen = ports.kernel.observe();
   if (!seen.ok) {
     ports.log({ level: "error", message: "the kernel could not be looked at", ...seen.error });
-    return { done: [], failed: 1 };
+    return { done: [], failed: 1, primaryLink: null };
   }
   ports.observed({ kind: "looked", at: "kernel" });
   const plan = planHost(cell.state, seen.value.links, settings.plumbing);
@@ -82,7 +97,8 @@ export function repairHost(agent: Agent): { readonly done: readonly KernelOp[]; 
   for (const op of ops) if (op.verb === "delete-link") void removeOrphan(agent, op.name);
   replumbLost(agent, seen.value.links);
   noteLinks(agent, seen.value.links, new Set(plan.linklessEnis));
-  return { done: ops, failed: failures.length };
+  const primaryLink = linkOfEni(seen.value.links, cell.state.instance.primaryMac)?.name ?? null;
+  return { done: ops, failed: failures.length, primaryLink };
 }
 
 /** An ENI's addresses may be given out while its link is there and plumbed; not before, and not after. */

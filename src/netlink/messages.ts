@@ -6,6 +6,7 @@
 import * as ifla from "netlink/dist/rt/ifla.js";
 import * as rt from "netlink/dist/rt/structs.js";
 import * as structs from "netlink/dist/structs.js";
+import type { Mac } from "../core/model/eni.ts";
 import { ROUTE_PROTOCOL } from "../core/plumbing/names.ts";
 import type { KernelObject, VethPair } from "../core/plumbing/object.ts";
 import { assert, unreachable } from "../lib/assert.ts";
@@ -94,9 +95,10 @@ export function linkSetRequest(
     readonly mtu?: number | undefined;
     readonly group?: number | undefined;
     readonly alias?: string;
+    readonly mac?: Mac | undefined;
   },
 ): NetlinkRequest {
-  const { up, mtu, group, alias } = change;
+  const { up, mtu, group, alias, mac } = change;
   // A flag is set or cleared where `change` has it; the package writes a set flag as `true` and leaves out a cleared one.
   const flags =
     up === undefined ? {} : { flags: up ? { up: true as const } : {}, change: { up: true as const } };
@@ -105,6 +107,7 @@ export function linkSetRequest(
     ...(mtu === undefined ? {} : { mtu }),
     ...(group === undefined ? {} : { group }),
     ...(alias === undefined ? {} : { ifalias: alias }),
+    ...(mac === undefined ? {} : { address: macBytes(mac) }),
   };
   return {
     type: rt.MessageType.SETLINK,
@@ -155,7 +158,7 @@ export function putRequest(object: KernelObject, linkIndex: number): NetlinkRequ
     case "link":
       return linkSetRequest(
         { name: object.name },
-        { up: object.up, mtu: object.mtu, group: object.group ?? undefined },
+        { up: object.up, mtu: object.mtu, group: object.group ?? undefined, mac: object.mac },
       );
     case "address":
       return addressRequest(object, linkIndex, rt.MessageType.NEWADDR, NLM_F_CREATE | NLM_F_REPLACE);

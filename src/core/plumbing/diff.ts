@@ -13,8 +13,9 @@ type AddressSeen = HostSeen["addresses"][number];
  *
  * Ours, and so taken away when not desired: routes and rules with ROUTE_PROTOCOL; links in our groups whose alias names no live sandbox,
  * or that have no alias, our prefix and no live sandbox's name (a crash came between a link and its alias). Of foreign things only two
- * kinds go, both on links of secondary ENIs that we manage: addresses, and connected routes of the main table, which a DHCP client or
- * the kernel's own habit put there (aws/amazon-vpc-cni-k8s#3524, cilium/cilium#9446). All other foreign things stay as they are.
+ * kinds go, both on links of secondary ENIs that we manage: addresses, and connected and default routes of the main table, which draw the
+ * node's own packets to an ENI that may not send them. A DHCP client, NetworkManager or the kernel's own habit put them there
+ * (aws/amazon-vpc-cni-k8s#3524, cilium/cilium#9446). All other foreign things stay as they are.
  *
  * Empty when all is well. Applying the ops to `seen` gives a state whose diff is empty, but for permanent neighbours, which `HostSeen`
  * does not show and which are therefore always put.
@@ -88,7 +89,8 @@ function isSeen(object: KernelObject, { seen, links, routes }: Actual): boolean 
       return (
         link.mtu === object.mtu &&
         (link.up || !object.up) &&
-        (object.group === null || link.group === object.group)
+        (object.group === null || link.group === object.group) &&
+        (object.mac === undefined || link.mac === object.mac)
       );
     }
     case "address":
@@ -118,7 +120,8 @@ function unwantedRoutes(desired: HostDesired, actual: Actual): readonly Route[] 
   const wanted = byDestination(desired.objects.filter((object) => object.kind === "route"));
   return actual.seen.routes.filter((route) => {
     if (!isOurs(route)) {
-      return route.table === MAIN_TABLE && route.gateway === null && desired.eniLinks.has(route.link);
+      const drawsOff = route.gateway === null || route.destination.prefixLength === 0;
+      return route.table === MAIN_TABLE && drawsOff && desired.eniLinks.has(route.link);
     }
     const rivals = wanted.get(slotOf(route)) ?? [];
     if (rivals.some((other) => sameRoute(other, route))) return false;

@@ -62,7 +62,14 @@ export function planHost(
     }
     const { pair, host } = routedPlumbing(allocation, limits);
     objects.push(
-      { kind: "link", name: pair.hostName, mtu: pair.hostMtu, up: true, group: pair.group },
+      {
+        kind: "link",
+        name: pair.hostName,
+        mtu: pair.hostMtu,
+        up: true,
+        group: pair.group,
+        mac: pair.hostMac,
+      },
       ...host,
     );
   }

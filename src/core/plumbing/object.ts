@@ -17,6 +17,8 @@ export type KernelObject =
       readonly mtu: number;
       readonly up: boolean;
       readonly group: number | null;
+      /** Given for a sandbox's host link alone, since its pod knows it by a permanent neighbour; all other links keep theirs. */
+      readonly mac?: Mac;
     }
   | {
       readonly kind: "address";

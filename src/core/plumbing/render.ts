@@ -22,6 +22,7 @@ function render(object: KernelObject, verb: "put" | "delete"): string {
       if (verb === "delete") return `link del dev ${object.name}`;
       return words(
         `link set dev ${object.name} mtu ${object.mtu}`,
+        object.mac !== undefined && `address ${object.mac}`,
         object.group !== null && `group ${object.group}`,
         object.up && "up",
       );

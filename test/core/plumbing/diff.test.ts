@@ -5,12 +5,13 @@ import { planHost } from "../../../src/core/plumbing/host.ts";
 import { ROUTE_PROTOCOL } from "../../../src/core/plumbing/names.ts";
 import type { HostSeen, KernelObject, KernelOp, LinkSeen } from "../../../src/core/plumbing/object.ts";
 import { renderOp } from "../../../src/core/plumbing/render.ts";
+import type { Mac } from "../../../src/core/model/eni.ts";
 import { ipv4 } from "../../../src/lib/ip.ts";
 import { allocation, eniLinksSeen, link, settings, state, type TestAllocation } from "./fixtures.ts";
 
 const nothing: HostSeen = { links: eniLinksSeen, addresses: [], routes: [], rules: [], unreadable: 0 };
 const pod = allocation("c1", "10.0.1.20", 1);
-const podLink = link(pod.hostLink, { kind: "veth", group: 1002, alias: pod.id });
+const podLink = link(pod.hostLink, { kind: "veth", group: 1002, alias: pod.id, mac: pod.hostMac });
 
 function opsFor(allocations: readonly TestAllocation[], seen: HostSeen): readonly KernelOp[] {
   return diffHost(planHost(state(allocations), seen.links, settings).desired, seen);
@@ -42,7 +43,13 @@ function apply(seen: HostSeen, ops: readonly KernelOp[]): HostSeen {
       case "link":
         links = links.map((each) =>
           each.name === object.name
-            ? { ...each, mtu: object.mtu, up: object.up || each.up, group: object.group ?? each.group }
+            ? {
+                ...each,
+                mtu: object.mtu,
+                up: object.up || each.up,
+                group: object.group ?? each.group,
+                mac: object.mac ?? each.mac,
+              }
             : each,
         );
         break;
@@ -137,6 +144,23 @@ test("a DHCP client's address on a secondary ENI goes first, and all of that lin
   ]);
 });
 
+test("a default route by a secondary ENI goes, whatever its metric; a route by its gateway to one network was somebody's wish", () => {
+  const byGateway = { gateway: ipv4("10.0.1.1"), scope: "global", protocol: 16 } as const;
+  const drawing = { ...route("eth1", "0.0.0.0", 0), ...byGateway };
+  const wished = { ...route("eth1", "192.168.0.0", 16), ...byGateway };
+  const primary = { ...route("eth0", "0.0.0.0", 0), ...byGateway, gateway: ipv4("10.0.0.1") };
+  expect(linesFor([pod], { ...settled, routes: [primary, drawing, wished, ...settled.routes] })).toEqual([
+    "route del default via 10.0.1.1 dev eth1 scope global table main",
+  ]);
+});
+
+test("a running pod's host link gets the MAC back that its pod knows", () => {
+  const links = [...eniLinksSeen, { ...podLink, mac: "0a:11:22:33:44:55" as Mac }]; // A brand is given freely here.
+  expect(linesFor([pod], { ...settled, links })).toEqual([
+    `link set dev ${pod.hostLink} mtu 9001 address ${pod.hostMac} group 1002 up`,
+  ]);
+});
+
 test("what a removed ENI and a deleted pod left behind goes, and their like by other hands stays", () => {
   const gone = allocation("c9", "10.0.1.29", 1);
   const left = link(gone.hostLink, { kind: "veth", group: 1002, alias: gone.id });
@@ -218,18 +242,21 @@ test("whatever is missing, stale or foreign, one pass mends it and never takes w
     { ...route("eth1", "10.0.1.77", 32, 100), protocol: ROUTE_PROTOCOL },
     { ...route("eth0", "0.0.0.0", 0, 10_001), protocol: ROUTE_PROTOCOL },
     { ...route("eth1", "10.0.1.0", 24), protocol: 2 },
+    { ...route("eth1", "0.0.0.0", 0), gateway: ipv4("10.0.1.1"), protocol: 16 },
   ]);
   const arbAddresses = fc.subarray([
     ...settled.addresses,
     { link: "eth1", ip: ipv4("10.0.1.99"), prefixLength: 24 },
     { link: "eth0", ip: ipv4("10.0.0.10"), prefixLength: 24 },
   ]);
-  const arbLinks = fc
-    .tuple(fc.boolean(), fc.boolean())
-    .map(([up, lost]) => [
-      ...eniLinksSeen.map((each) => ({ ...each, up })),
-      { ...podLink, group: lost ? 0 : 1002 },
-    ]);
+  const arbLinks = fc.tuple(fc.boolean(), fc.boolean(), fc.boolean()).map(([up, lost, renumbered]) => [
+    ...eniLinksSeen.map((each) => ({ ...each, up })),
+    {
+      ...podLink,
+      group: lost ? 0 : 1002,
+      ...(renumbered ? { mac: "0a:11:22:33:44:55" as Mac } : {}),
+    },
+  ]);
   const arbRules = fc.subarray([...settled.rules, ...settled.rules]);
   fc.assert(
     fc.property(
