@@ -21,6 +21,7 @@ type Memory = LookMemory & {
   nextLook: Instant;
   lookAttempt: number;
   lastHold: string;
+  readonly holdsTold: Map<string, Instant>; // By reason, of which there are a dozen.
   splitting: boolean; // In prefix mode, but EC2 has single addresses only.
   unassignAgain: Instant; // What leaves addresses unfinished is not asked for again before.
   readonly deletes: Map<EniId, { attempt: number; at: Instant }>; // Of loose ENIs; forgotten with them.
@@ -41,6 +42,7 @@ export function refillJob(agent: Agent): Job {
     nextLook: firstLook,
     lookAttempt: 0,
     lastHold: "",
+    holdsTold: new Map(),
     splitting: false,
     unassignAgain:
       unfinishedAction(agent.cell.state) === null ? ports.time.now() : after(ports.time.now(), LATE_MS),
@@ -219,12 +221,16 @@ function wakeTimeOf(plan: PoolPlan, now: Instant): number {
   return plan.kind === "hold" && plan.retryAt !== null ? plan.retryAt - now : MINUTE_MS;
 }
 
-/** Told once when it begins, not each time it is found again. */
+/** Told once when it begins, and not more than once a minute: at the edge of a limit two reasons take turns with every pod. */
 function sayHold(agent: Agent, memory: Memory, plan: PoolPlan): void {
   if (plan.kind !== "hold") return;
   agent.ports.observed({ kind: "hold", reason: plan.reason });
   if (plan.reason === memory.lastHold) return;
   memory.lastHold = plan.reason;
+  const now = agent.ports.time.now();
+  const told = memory.holdsTold.get(plan.reason);
+  if (told !== undefined && now - told < MINUTE_MS) return;
+  memory.holdsTold.set(plan.reason, now);
   agent.ports.log({
     level: plan.reason === "on-target" ? "debug" : "info",
     message: "pool holds",
