@@ -68,7 +68,12 @@ export async function lookAtEc2(agent: Agent, memory: LookMemory): Promise<boole
   );
   memory.suspicions = after;
   memory.unripe = after.size - ripe.length;
-  for (const drift of ripe) await settleDrift(agent, drift);
+  for (const drift of ripe) {
+    // What was settled before, or was done while EC2 was asked, may have ended an ENI that there is more to tell of.
+    if ("eni" in drift && !cell.state.enis.has(drift.eni)) continue;
+    if (drift.kind === "eni-unknown" && cell.state.enis.has(drift.seen.id)) continue;
+    await settleDrift(agent, drift);
+  }
   cell.set(foreignEnisSeen(cell.state, notInOurCare())); // Some may have left our care just now.
   if (settings.deleteLeakedEnis) await lookForLeaks(agent, memory.leaks);
   forgetElsewhere(agent);

@@ -95,6 +95,8 @@ export function repairHost(agent: Agent): {
     });
   }
   for (const op of ops) if (op.verb === "delete-link") void removeOrphan(agent, op.name);
+  for (const { sandbox, link } of plan.halfMadeLinks)
+    if (!agent.beingAdded.has(sandbox) && !agent.departures.isLeaving(link)) void removeHalfMade(agent, link);
   replumbLost(agent, seen.value.links);
   noteLinks(agent, seen.value.links, new Set(plan.linklessEnis));
   const primaryLink = linkOfEni(seen.value.links, cell.state.instance.primaryMac)?.name ?? null;
@@ -145,6 +147,17 @@ async function removeOrphan(agent: Agent, name: string): Promise<void> {
     link: name,
   });
   ports.observed({ kind: "removed", what: "link", why: "orphan" });
+}
+
+/** Taken away, and then made anew whole: the next look finds its sandbox without a link. */
+async function removeHalfMade(agent: Agent, name: string): Promise<void> {
+  const { ports } = agent;
+  const removed = await ports.kernel.deleteLink(name);
+  if (!removed.ok)
+    return ports.log({ level: "warn", message: "half-made link not removed", link: name, ...removed.error });
+  ports.log({ level: "info", message: "half-made link removed", link: name });
+  ports.observed({ kind: "removed", what: "link", why: "half-made" });
+  agent.wakeRepair.call();
 }
 
 /** Our nft table: loaded at start, put back when somebody flushed it, loaded anew when the VPC's CIDRs change. */

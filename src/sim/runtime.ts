@@ -1,6 +1,6 @@
 /**
  * Kubelet, the runtime and the shims of one node: pods get sandboxes, sandboxes get ADD and DEL, and not always in the order, number or time
- * that the specification has in mind (CNI contract, section 10). libcni's cache and the namespaces are what the daemon can see of it.
+ * that the specification has in mind (what containerd and cri-o were seen to do). libcni's cache and the namespaces are what the daemon can see of it.
  */
 import type { LiveSandbox } from "../agent/ports.ts";
 import type { NodeError } from "../core/model/error.ts";

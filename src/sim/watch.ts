@@ -375,6 +375,14 @@ export class Watch {
     return this.#owners;
   }
 
+  #beliefOf(id: string): string {
+    const allocations = this.#node.life?.agent?.cell.state.allocations.values() ?? [];
+    const found = [...allocations].find((each) => each.id === id);
+    return found === undefined
+      ? "nothing"
+      : `${found.ip} on ${found.eni} in ${found.netns.path} by ${found.hostLink}`;
+  }
+
   /** Some times a minute: what time alone can make wrong. */
   tick(): void {
     const { life, kernel, runtime, settings, gone } = this.#node;
@@ -396,7 +404,7 @@ export class Watch {
       const since = Math.max(this.#lackingSince.get(id) ?? this.#now, this.#servedAt);
       this.#lackingSince.set(id, since);
       if (life?.serving === true && this.#now - since > REPLUMB_MS)
-        lacking = `${id} with ${ip} has been without link or route for ${Math.round((this.#now - since) / 1_000)} s`;
+        lacking = `${id} with ${ip} has been without link or route for ${Math.round((this.#now - since) / 1_000)} s; believed: ${this.#beliefOf(id)}`;
     }
     this.#look("pods-keep-plumbing", lacking);
     const missing = kernel.foreignMissing();

@@ -65,6 +65,8 @@ export function printCheckpoint(
   if (state.creation !== null) put(state.creation, (creation) => lineOf({ row: "creation", ...creation }));
   for (const loose of state.loose.values()) put(loose, (each) => lineOf({ row: "loose", ...each }));
   for (const eni of state.enis.values()) put(eni, eniLine);
+  for (const [ip, { eni, until }] of state.resting)
+    lines.push(lineOf({ row: "eni", id: eni, cooling: [[ip, until]], leaving: [] }));
   for (const allocation of state.allocations.values()) put(allocation, allocationLine);
   return framed(CHECKPOINT_VERSION, lines);
 }

@@ -1,4 +1,5 @@
 /** All that the host's namespace should hold, from what the node believes: the node's rules, each ENI's objects, each sandbox's route. */
+import type { Ipv4 } from "../../lib/ip.ts";
 import type { EniId } from "../model/eni.ts";
 import type { SandboxId } from "../model/sandbox.ts";
 import type { NodeState } from "../state/node-state.ts";
@@ -13,6 +14,8 @@ export type HostDesired = {
   readonly objects: readonly KernelObject[];
   /** Links of secondary ENIs that we manage. They are ours wholly: addresses and connected routes that others put there go. */
   readonly eniLinks: ReadonlySet<string>;
+  /** Every address that EC2 gave us for pods: the host itself must have none of them, on whatever link. */
+  readonly podAddresses: ReadonlySet<Ipv4>;
   /** By name: the alias of each live sandbox's host link. */
   readonly sandboxLinks: ReadonlyMap<string, string>;
   readonly hostLinkPrefix: string;
@@ -24,6 +27,8 @@ export type HostPlan = {
   readonly linklessEnis: readonly EniId[];
   /** Allocations whose host link is gone: the sandbox ended without a DEL, or somebody deleted the link. Nothing is planned for them. */
   readonly linklessSandboxes: readonly SandboxId[];
+  /** Host links of live sandboxes without the alias that is set last but one: we died while we made them, and the pod's end may be bare. */
+  readonly halfMadeLinks: readonly { readonly sandbox: SandboxId; readonly link: string }[];
 };
 
 /**
@@ -51,15 +56,19 @@ export function planHost(
     if (eni.role === "secondary") eniLinks.add(link.name);
   }
 
-  const present = new Set(links.map((link) => link.name));
+  const present = new Map(links.map((link) => [link.name, link]));
   const sandboxLinks = new Map<string, string>();
   const linklessSandboxes: SandboxId[] = [];
+  const halfMadeLinks: HostPlan["halfMadeLinks"][number][] = [];
   for (const allocation of state.allocations.values()) {
     sandboxLinks.set(allocation.hostLink, hostLinkAlias(allocation.id));
-    if (!present.has(allocation.hostLink)) {
+    const link = present.get(allocation.hostLink);
+    if (link === undefined) {
       linklessSandboxes.push(allocation.id);
       continue;
     }
+    if (link.alias === null && link.kind === "veth")
+      halfMadeLinks.push({ sandbox: allocation.id, link: link.name });
     const { pair, host } = routedPlumbing(allocation, limits);
     objects.push(
       {
@@ -73,6 +82,7 @@ export function planHost(
       ...host,
     );
   }
-  const desired = { objects, eniLinks, sandboxLinks, hostLinkPrefix: settings.hostLinkPrefix };
-  return { desired, linklessEnis, linklessSandboxes };
+  const podAddresses = new Set([...state.enis.values()].flatMap(({ addresses }) => [...addresses.keys()]));
+  const desired = { objects, eniLinks, podAddresses, sandboxLinks, hostLinkPrefix: settings.hostLinkPrefix };
+  return { desired, linklessEnis, linklessSandboxes, halfMadeLinks };
 }

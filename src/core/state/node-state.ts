@@ -88,6 +88,8 @@ export type NodeState = {
   readonly foreign: readonly ForeignEni[];
   readonly loose: ReadonlyMap<EniId, LooseEni>;
   readonly allocations: ReadonlyMap<SandboxId, Allocation>;
+  /** Released addresses that EC2 did not list then, and until when they rest. Its view may be old: what it lists later rests on. */
+  readonly resting: ReadonlyMap<Ipv4, { readonly eni: EniId; readonly until: Instant }>;
   readonly creation: EniCreation | null;
   readonly inDoubt: InDoubt | null;
   readonly obstacles: readonly Obstacle[];

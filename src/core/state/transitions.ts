@@ -18,6 +18,7 @@ export function nodeBegan(instance: Instance): NodeState {
     foreign: [],
     loose: new Map(),
     allocations: new Map(),
+    resting: new Map(),
     creation: null,
     inDoubt: null,
     obstacles: [],
@@ -50,7 +51,7 @@ export function addressReleased(state: NodeState, id: SandboxId, until: Instant)
   const next = { ...state, allocations: withoutEntry(state.allocations, id) };
   const eni = state.enis.get(allocation.eni);
   const address = eni?.addresses.get(allocation.ip);
-  if (address === undefined) return next; // EC2 took the address, or its ENI, away while the pod still ran.
+  if (address === undefined) return withRest(next, allocation.eni, allocation.ip, until); // EC2 took the address, or its ENI, away while the pod still ran.
   assert(address.kind === "allocated" && address.sandbox === id, `${allocation.ip} is not held by ${id}`);
   return withAddress(next, allocation.eni, { ip: address.ip, by: address.by, kind: "cooling", until });
 }
@@ -81,7 +82,8 @@ export function allocationRecovered(state: NodeState, allocation: Allocation): N
 /** At start: an address rests on, from the checkpoint's deadline. */
 export function coolingRecovered(state: NodeState, eni: EniId, ip: Ipv4, until: Instant): NodeState {
   const address = state.enis.get(eni)?.addresses.get(ip);
-  if (address === undefined || address.kind !== "warm") return state;
+  if (address === undefined) return withRest(state, eni, ip, until);
+  if (address.kind !== "warm") return state;
   return withAddress(state, eni, { ip, by: address.by, kind: "cooling", until });
 }
 
@@ -126,8 +128,13 @@ export function addressesStayed(state: NodeState, id: EniId, ips: readonly Ipv4[
 export function addressesGone(state: NodeState, id: EniId, ips: readonly Ipv4[]): NodeState {
   const eni = eniOf(state, id);
   const addresses = new Map(eni.addresses);
-  for (const ip of ips) addresses.delete(ip);
-  return withEni(state, { ...eni, addresses });
+  let next = state;
+  for (const ip of ips) {
+    const address = addresses.get(ip);
+    if (address?.kind === "cooling") next = withRest(next, id, ip, address.until); // EC2's view may be old: it may come back.
+    addresses.delete(ip);
+  }
+  return withEni(next, { ...eni, addresses });
 }
 
 export function prefixesLeaving(state: NodeState, id: EniId, prefixes: readonly Cidr4[]): NodeState {
@@ -314,11 +321,13 @@ function withNewAddresses(
     if (holder !== undefined) {
       addresses.set(ip, { ip, by, kind: "allocated", sandbox: holder.id });
       allocations.set(holder.id, movedTo(eni, holder));
-    } else if (before?.kind === "cooling") {
-      addresses.set(ip, { ip, by, kind: "cooling", until: before.until });
-    } else addresses.set(ip, { ip, by, kind: "warm" });
+      continue;
+    }
+    const until = before?.kind === "cooling" ? before.until : state.resting.get(ip)?.until;
+    addresses.set(ip, until === undefined ? { ip, by, kind: "warm" } : { ip, by, kind: "cooling", until });
   }
-  return withEni({ ...withoutAddresses(state, eni.id, added), allocations }, { ...eni, addresses });
+  const rest = { ...withoutAddresses(state, eni.id, added), allocations };
+  return withEni({ ...rest, resting: withoutEntries(rest.resting, added) }, { ...eni, addresses });
 }
 
 /** Other ENIs than `keeper` lose these addresses, and the prefixes that they are part of. */
@@ -332,6 +341,18 @@ function withoutAddresses(state: NodeState, keeper: EniId, ips: readonly Ipv4[])
     next = addressesGone(prefixesGone(next, eni.id, prefixes), eni.id, lost);
   }
   return next;
+}
+
+/** Bounded: what is forgotten first was released first, and has rested longest. */
+const RESTING_MAX = 1_024;
+
+function withRest(state: NodeState, eni: EniId, ip: Ipv4, until: Instant): NodeState {
+  const resting = new Map(state.resting);
+  resting.delete(ip);
+  resting.set(ip, { eni, until });
+  const oldest = resting.size > RESTING_MAX ? resting.keys().next().value : undefined;
+  if (oldest !== undefined) resting.delete(oldest);
+  return { ...state, resting };
 }
 
 function movedTo(eni: Eni, allocation: Allocation): Allocation {
@@ -375,6 +396,10 @@ function withoutEntry<K, V>(map: ReadonlyMap<K, V>, key: K): ReadonlyMap<K, V> {
   const next = new Map(map);
   next.delete(key);
   return next;
+}
+
+function withoutEntries<K, V>(map: ReadonlyMap<K, V>, keys: readonly K[]): ReadonlyMap<K, V> {
+  return keys.some((key) => map.has(key)) ? new Map([...map].filter(([key]) => !keys.includes(key))) : map;
 }
 
 function obstacleKey(obstacle: Obstacle): string {
