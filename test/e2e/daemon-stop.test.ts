@@ -79,10 +79,11 @@ test("a second daemon waits for the first one's lock, says so, and serves when t
     BERTH_PROBE_BIND_ADDRESS: "127.0.0.1:61780",
     INTROSPECTION_BIND_ADDRESS: "127.0.0.1:61779",
   });
-  await new Promise((resolve) => setTimeout(resolve, 1_000));
+  await waitUntil("it says what it waits for", 10_000, () =>
+    node.log().includes("another daemon runs on this node"),
+  );
   const [pod] = await addPods(node, 1);
   expect(pod?.answer.ok, pod === undefined ? "" : pod.answer.finished.stdout).toBe(true);
-  expect(node.log()).toContain("another daemon runs on this node");
   process.kill(first ?? 0, "SIGTERM");
   await waiting;
   await waitUntil("the second one serves", 10_000, async () => (await node.state()).allocations.length === 1);
