@@ -145,6 +145,24 @@ test("#3524: the OS configured the secondary ENI before the daemon came", async 
   );
 });
 
+test("PR 2170, awslabs/amazon-eks-ami#1136: nm-cloud-setup puts what IMDS lists, pods' addresses too, on the ENIs' links", async () => {
+  const onPrimary = at["primary-pod"].ip;
+  await ip(
+    node,
+    `address add ${onPrimary}/22 dev eth0`,
+    `address add ${at.pod.ip}/22 dev eth1`,
+    "route add default via 10.0.0.1 dev eth0 table 30400",
+    `rule add priority 30400 from ${onPrimary} lookup 30400`,
+  );
+  await healed(async () => {
+    const addresses = await shown("ip -o -4 address");
+    return !addresses.includes(`${onPrimary}/`) && !addresses.includes(`${at.pod.ip}/`);
+  });
+  expect(await seenBy(at.client, onPrimary)).toBe(at.client.ip);
+  expect(await shown("ip rule")).toContain("30400:"); // Behind all of ours, so it is in nobody's way.
+  await ip(node, "rule del priority 30400", "route flush table 30400");
+});
+
 test("#2103, flatcar/Flatcar#278: udev gives a running pod's host link another MAC under the pod's static neighbour", async () => {
   const [, link = ""] = (await shown(`ip -o route get ${at.pod.ip}`)).match(/dev (\S+)/) ?? [];
   await ip(node, `link set ${link} address 0a:11:22:33:44:55`);

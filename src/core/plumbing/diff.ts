@@ -12,8 +12,9 @@ type AddressSeen = HostSeen["addresses"][number];
  * Changes in the order to make them: what is missing before what is too much, so that packets have a way at every moment.
  *
  * Ours, and so taken away when not desired: routes and rules with ROUTE_PROTOCOL; links in our groups whose alias names no live sandbox,
- * or that have no alias, our prefix and no live sandbox's name (a crash came between a link and its alias). Of foreign things only two
- * kinds go, both on links of secondary ENIs that we manage: addresses, and connected and default routes of the main table, which draw the
+ * or that have no alias, our prefix and no live sandbox's name (a crash came between a link and its alias). Of foreign things only three
+ * kinds go: a pod's address on any link of the host, since it would make the pod's packets the host's own (nm-cloud-setup puts all that
+ * IMDS lists on the ENI's link, awslabs/amazon-eks-ami#1136); on links of secondary ENIs that we manage, addresses, and connected and default routes of the main table, which draw the
  * node's own packets to an ENI that may not send them. A DHCP client, NetworkManager or the kernel's own habit put them there
  * (aws/amazon-vpc-cni-k8s#3524, cilium/cilium#9446). All other foreign things stay as they are.
  *
@@ -28,7 +29,8 @@ export function diffHost(desired: HostDesired, seen: HostSeen): readonly KernelO
   };
   const foreignAddresses = seen.addresses.filter(
     (address) =>
-      desired.eniLinks.has(address.link) && !desired.objects.some((object) => isAddress(object, address)),
+      desired.podAddresses.has(address.ip) ||
+      (desired.eniLinks.has(address.link) && !desired.objects.some((object) => isAddress(object, address))),
   );
   // The exception to "adds first". With the first address of a subnet the kernel drops the others of it, and with the last one of a link
   // all its routes: so foreign addresses go before anything, and whatever that link needs is put again, seen or not.

@@ -161,6 +161,15 @@ test("a running pod's host link gets the MAC back that its pod knows", () => {
   ]);
 });
 
+test("a pod's address on the host's own links goes, on the primary ENI's too, where all else of the OS stays", () => {
+  const os = { link: "eth0", ip: ipv4("10.0.0.10"), prefixLength: 24 };
+  const pods = { link: "eth0", ip: pod.ip, prefixLength: 24 };
+  expect(linesFor([pod], { ...settled, addresses: [os, pods, ...settled.addresses] })).toEqual([
+    "address del 10.0.1.20/24 dev eth0",
+    "link set dev eth0 mtu 9001 up",
+  ]);
+});
+
 test("what a removed ENI and a deleted pod left behind goes, and their like by other hands stays", () => {
   const gone = allocation("c9", "10.0.1.29", 1);
   const left = link(gone.hostLink, { kind: "veth", group: 1002, alias: gone.id });

@@ -73,9 +73,13 @@ export type TestState = Parameters<typeof planHost>[0];
 
 /** A NodeState as far as planHost looks at it. */
 export function state(allocations: readonly TestAllocation[]): TestState {
+  const addressesOf = (deviceIndex: number) =>
+    new Map(
+      allocations.filter((each) => each.eniSlot.deviceIndex === deviceIndex).map((each) => [each.ip, each]),
+    );
   const enis = new Map([
-    ["eni-0", { id: "eni-0", ...eni0 }],
-    ["eni-1", { id: "eni-1", ...eni1 }],
+    ["eni-0", { id: "eni-0", ...eni0, addresses: addressesOf(0) }],
+    ["eni-1", { id: "eni-1", ...eni1, addresses: addressesOf(1) }],
   ]);
   const held = new Map(allocations.map((each) => [each.id, each]));
   return { instance, enis, allocations: held } as unknown as TestState; // Whole ENIs and instances would drown what matters here.
