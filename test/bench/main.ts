@@ -17,7 +17,7 @@ import type { Bench } from "./stage.ts";
 import { prepareTools } from "./tools.ts";
 
 const PARTS = {
-  plan: () => measurePlan(),
+  plan: measurePlan,
   start: measureStart,
   addDel: measureAddDel,
   poolSize: measurePoolSize,
