@@ -29,14 +29,7 @@ test("every call of a port that changes something is a point, however it is reac
 
 test("a save's own steps are points: written aside, synced, renamed, folder synced", () => {
   const found = effectsIn("src/store/file.ts");
-  for (const step of [
-    "writeSync",
-    "renameSync",
-    "file.writeFile",
-    "file.sync",
-    "rename",
-    "folder.sync",
-  ])
+  for (const step of ["writeSync", "renameSync", "file.writeFile", "file.sync", "rename", "folder.sync"])
     expect(found).toContain(step);
   expect(found).not.toContain("readFileSync");
 });

@@ -3,11 +3,12 @@ import { fileURLToPath } from "node:url";
 import { isInside, runInside } from "../../src/lab/enter.ts";
 import { crash, nameOf } from "./run.ts";
 
-const USAGE = `npm run crash [-- --json] [--every] [--nodes N] [--only TEXT] [--sample COUNT --walks COUNT --seed TEXT]
+const USAGE = `npm run crash [-- --json] [--every] [--nodes N] [--only TEXT] [--without TEXT] [--sample COUNT --walks COUNT --seed TEXT]
   --json     one JSON object on stdout
   --every    every step of every save in every walk, which takes twice as long
   --nodes    nodes side by side (6)
   --only     only kills whose name contains TEXT
+  --without  no walk whose name contains TEXT
   --walks    only as many walks, chosen by the seed
   --sample   only as many kills, chosen by the seed
 `;
@@ -47,12 +48,16 @@ async function main(args: readonly string[]): Promise<number> {
   if (!isInside()) return await runInside([fileURLToPath(import.meta.url), ...args]);
   const json = args.includes("--json");
   const only = option(args, "--only");
+  const without = option(args, "--without");
   const seed = option(args, "--seed") ?? "";
   const began = performance.now();
   const report = await crash({
     every: args.includes("--every"),
     nodes: Number(option(args, "--nodes") ?? 6),
-    chooseWalks: (walks) => sampled(walks, option(args, "--walks"), seed, (walk) => walk.name),
+    chooseWalks: (all) => {
+      const walks = without === null ? all : all.filter(({ name }) => !name.includes(without));
+      return sampled(walks, option(args, "--walks"), seed, (walk) => walk.name);
+    },
     choose: (tasks) =>
       sampled(
         tasks.filter((task) => only === null || nameOf(task).includes(only)),

@@ -2,7 +2,7 @@
  * Kills the daemon at every point of every walk, and the shim at every system call, on nodes that work side by side. Runs inside
  * the lab's own namespaces.
  */
-import { mkdirSync, readFileSync, rmSync } from "node:fs";
+import { mkdirSync, readFileSync, rmSync, symlinkSync } from "node:fs";
 import { spawnSync } from "node:child_process";
 import { join } from "node:path";
 import { createCluster } from "../../src/lab/cluster.ts";
@@ -47,7 +47,8 @@ export type Task =
 const SHIM_WALKS = ["ADD", "DEL", "journal"] as const;
 type ShimWalk = (typeof SHIM_WALKS)[number];
 
-const FOLDER = join(ROOT, "dist/crash");
+/** Inside the lab's own /run: two runs side by side, or a build meanwhile, do not meet. */
+const FOLDER = "/run/berth-crash";
 const BUNDLE = join(FOLDER, "berth.mjs");
 const STOP_AT = join(FOLDER, "stop-at");
 
@@ -70,6 +71,7 @@ const SHIM_CALLS_A_TASK = 8;
 export async function crash(options: CrashOptions): Promise<CrashReport> {
   const began = performance.now();
   mkdirSync(FOLDER, { recursive: true });
+  symlinkSync(join(ROOT, "node_modules"), join(FOLDER, "node_modules")); // The bundle finds koffi by it.
   compileStopAt();
   const sites = await buildWithPoints(BUNDLE);
   options.say(`${sites.length} effects in the source`);

@@ -25,7 +25,8 @@ export type Findings = {
 };
 
 const STEADY_PODS = 2;
-const REST_MS = 25_000;
+/** An unassign call that a dead daemon may have made is not repeated for a minute: it may still be done late. */
+const REST_MS = 100_000;
 const ORPHAN = "eni0badc0ffee0";
 const OWNED = /^aws-K8S-/;
 
