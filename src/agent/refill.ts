@@ -8,6 +8,7 @@ import { LOOK_OPERATION, operationBlock, standing } from "../core/pool/obstacles
 import { planPool } from "../core/pool/plan.ts";
 import { ruleOf } from "../core/pool/targets.ts";
 import { unfinishedAction } from "../core/pool/unfinished.ts";
+import { takeCensus } from "../core/state/census.ts";
 import { schedulableChanged } from "../core/state/transitions.ts";
 import { after, backoffMs, type Instant, MINUTE_MS, SECOND_MS } from "../lib/time.ts";
 import type { Agent } from "./agent.ts";
@@ -21,6 +22,8 @@ type Memory = LookMemory & {
   nextLook: Instant;
   lookAttempt: number;
   lastHold: string;
+  calm: boolean; // The pool was on target, and has not grown since.
+  dipped: Instant | null; // When it first fell short of it.
   readonly holdsTold: Map<string, Instant>; // By reason, of which there are a dozen.
   splitting: boolean; // In prefix mode, but EC2 has single addresses only.
   unassignAgain: Instant; // What leaves addresses unfinished is not asked for again before.
@@ -42,6 +45,8 @@ export function refillJob(agent: Agent): Job {
     nextLook: firstLook,
     lookAttempt: 0,
     lastHold: "",
+    calm: false,
+    dipped: null,
     holdsTold: new Map(),
     splitting: false,
     unassignAgain:
@@ -79,10 +84,14 @@ async function refill(agent: Agent, memory: Memory): Promise<number> {
       : [unfinished(agent, memory, now), dueDelete(agent, memory), planned];
   const step = steps.find((each) => each !== null && operationBlock(obstacles, each.kind) === null) ?? null;
   if (step !== null && settings.provisioning) {
+    const gatherMs = grows(step) ? gathering(agent, memory, now) : 0;
+    if (gatherMs > 0) return gatherMs;
     await act(agent, memory, step, plan.reason);
     return 0;
   }
   if (now >= memory.nextLook) return await look(agent, memory, now);
+  memory.calm = true;
+  memory.dipped = null;
   sayHold(agent, memory, plan);
   return Math.max(
     1,
@@ -94,6 +103,19 @@ async function refill(agent: Agent, memory: Memory): Promise<number> {
       settings.refillIntervalMs,
     ),
   );
+}
+
+/** How long the first addresses taken from a full pool wait for more of their burst, so that one call fetches for many. */
+const GATHER_MS = 150;
+
+/** 0 when the pool may grow now: while a pod waits, while nothing is warm, and from the second step on, nothing is gathered. */
+function gathering(agent: Agent, memory: Memory, now: Instant): number {
+  const { state } = agent.cell;
+  const gathers = memory.calm && state.waiting === 0 && takeCensus(state, now).warm > 0;
+  memory.dipped ??= now;
+  const leftMs = gathers ? GATHER_MS - (now - memory.dipped) : 0;
+  if (leftMs <= 0) memory.calm = false;
+  return Math.max(0, leftMs);
 }
 
 /**

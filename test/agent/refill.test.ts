@@ -49,6 +49,21 @@ test("ADDs far beyond the warm pool are held until more than one new ENI is ther
   expect(disagreements(world, agent)).toEqual([]);
 });
 
+test("a burst that the warm pool can serve is made good by one call, not by one a pod", async () => {
+  const world = createWorld({ pool: { warmIpTarget: 6 } });
+  const agent = await world.startRunning();
+  await world.clock.advance(10_000);
+  const before = world.cloud.countOf("AssignPrivateIpAddresses");
+  for (let at = 0; at < 5; at += 1) {
+    const [add] = addAll(world, agent, 1, at);
+    await world.clock.advance(20); // As a runtime starts them: one after the other.
+    expect(add?.answer()?.ok).toBe(true); // Nobody waits for the gathering.
+  }
+  await world.clock.advance(2_000);
+  expect(world.cloud.countOf("AssignPrivateIpAddresses")).toBe(before + 1);
+  expect(warmOf(agent)).toHaveLength(6);
+});
+
 test("in prefix mode a burst is served from /28s", async () => {
   const world = createWorld({
     pool: { prefixDelegation: true, warmIpTarget: null, warmPrefixTarget: 1 },
