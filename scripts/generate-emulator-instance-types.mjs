@@ -13,10 +13,13 @@ if (input === undefined || version === undefined) {
   process.exit(2);
 }
 const source = readFileSync(input, "utf8");
+/** In that table, but not among the instance types of AWS's own API model (botocore 1.44.8): EC2 does not list them. */
+const NOT_IN_EC2 = /^(?:[cm][78]g-flex\.|c7i\.32xlarge$)/;
 const number = (text, field) => Number(new RegExp(`\\b${field}:\\s+(\\d+)`).exec(text)?.[1]);
 const rows = [];
 for (const entry of source.matchAll(/^\t"([^"]+)": \{\n([\s\S]*?)^\t\},/gm)) {
   const [, type, body] = entry;
+  if (NOT_IN_EC2.test(type)) continue;
   const cards = [...body.matchAll(/MaximumNetworkInterfaces:\s+(\d+),\s+NetworkCardIndex:\s+(\d+)/g)]
     .sort((left, right) => Number(left[2]) - Number(right[2]))
     .map((card) => card[1]);

@@ -1,5 +1,5 @@
 /**
- * Network limits of 1401 EC2 instance types, one a line:
+ * Network limits of 1372 EC2 instance types, one a line:
  * type, ENIs, IPv4 addresses an ENI, hypervisor (- when none), metal or virtual, branch ENIs, default network card, ENIs on each card.
  *
  * Source: github.com/aws/karpenter-provider-aws v1.15.1, pkg/providers/instancetype/zz_generated.vpclimits.go.
@@ -144,12 +144,6 @@ c7a.large 3 10 nitro virtual 9 0 3
 c7a.medium 2 4 nitro virtual 4 0 2
 c7a.metal-48xl 15 50 - metal 107 0 15
 c7a.xlarge 4 15 nitro virtual 18 0 4
-c7g-flex.2xlarge 4 15 nitro virtual 18 0 4
-c7g-flex.4xlarge 8 30 nitro virtual 34 0 8
-c7g-flex.8xlarge 8 30 nitro virtual 54 0 8
-c7g-flex.large 3 10 nitro virtual 3 0 3
-c7g-flex.medium 2 4 nitro virtual 1 0 2
-c7g-flex.xlarge 4 15 nitro virtual 8 0 4
 c7g.12xlarge 8 30 nitro virtual 54 0 8
 c7g.16xlarge 15 50 nitro virtual 107 0 15
 c7g.2xlarge 4 15 nitro virtual 38 0 4
@@ -188,7 +182,6 @@ c7i.12xlarge 8 30 nitro virtual 114 0 8
 c7i.16xlarge 15 50 nitro virtual 107 0 15
 c7i.24xlarge 15 50 nitro virtual 107 0 15
 c7i.2xlarge 4 15 nitro virtual 38 0 4
-c7i.32xlarge 15 50 nitro virtual 107 0 15
 c7i.48xlarge 15 50 nitro virtual 107 0 15
 c7i.4xlarge 8 30 nitro virtual 54 0 8
 c7i.8xlarge 8 30 nitro virtual 84 0 8
@@ -208,14 +201,6 @@ c8a.medium 2 4 nitro virtual 4 0 2
 c8a.metal-24xl 16 64 - metal 106 0 16
 c8a.metal-48xl 24 64 - metal 98 0 24
 c8a.xlarge 4 20 nitro virtual 18 0 4
-c8g-flex.12xlarge 8 30 nitro virtual 54 0 8
-c8g-flex.16xlarge 15 50 nitro virtual 47 0 15
-c8g-flex.2xlarge 4 15 nitro virtual 18 0 4
-c8g-flex.4xlarge 8 30 nitro virtual 34 0 8
-c8g-flex.8xlarge 8 30 nitro virtual 54 0 8
-c8g-flex.large 3 10 nitro virtual 3 0 3
-c8g-flex.medium 2 4 nitro virtual 1 0 2
-c8g-flex.xlarge 4 15 nitro virtual 8 0 4
 c8g.12xlarge 8 30 nitro virtual 54 0 8
 c8g.16xlarge 15 50 nitro virtual 107 0 15
 c8g.24xlarge 15 50 nitro virtual 107 0 15
@@ -697,12 +682,6 @@ m7a.large 3 10 nitro virtual 9 0 3
 m7a.medium 2 4 nitro virtual 4 0 2
 m7a.metal-48xl 15 50 - metal 107 0 15
 m7a.xlarge 4 15 nitro virtual 18 0 4
-m7g-flex.2xlarge 4 15 nitro virtual 18 0 4
-m7g-flex.4xlarge 8 30 nitro virtual 34 0 8
-m7g-flex.8xlarge 8 30 nitro virtual 54 0 8
-m7g-flex.large 3 10 nitro virtual 3 0 3
-m7g-flex.medium 2 4 nitro virtual 1 0 2
-m7g-flex.xlarge 4 15 nitro virtual 8 0 4
 m7g.12xlarge 8 30 nitro virtual 54 0 8
 m7g.16xlarge 15 50 nitro virtual 107 0 15
 m7g.2xlarge 4 15 nitro virtual 38 0 4
@@ -760,14 +739,6 @@ m8azn.medium 3 4 nitro virtual 3 0 3
 m8azn.metal-12xl 16 64 - metal 106 0 16
 m8azn.metal-24xl 16 64 - metal 106 0 16
 m8azn.xlarge 4 20 nitro virtual 18 0 4
-m8g-flex.12xlarge 8 30 nitro virtual 54 0 8
-m8g-flex.16xlarge 15 50 nitro virtual 47 0 15
-m8g-flex.2xlarge 4 15 nitro virtual 18 0 4
-m8g-flex.4xlarge 8 30 nitro virtual 34 0 8
-m8g-flex.8xlarge 8 30 nitro virtual 54 0 8
-m8g-flex.large 3 10 nitro virtual 3 0 3
-m8g-flex.medium 2 4 nitro virtual 1 0 2
-m8g-flex.xlarge 4 15 nitro virtual 8 0 4
 m8g.12xlarge 8 30 nitro virtual 54 0 8
 m8g.16xlarge 15 50 nitro virtual 107 0 15
 m8g.24xlarge 15 50 nitro virtual 107 0 15

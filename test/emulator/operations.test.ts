@@ -385,3 +385,14 @@ test("whatever calls come in whatever order, the world stays sound and no id ret
     { numRuns: 40 },
   );
 });
+
+test("a Nitro instance is said to run on xen, as EC2 says of all; Assign says what is new and no more", async () => {
+  const world = oneNode();
+  const instances = await call(world.emulator, "DescribeInstances", {});
+  expect(texts(instances.body, "hypervisor")).toEqual(["xen"]);
+  const assigned = await call(world.emulator, "AssignPrivateIpAddresses", {
+    NetworkInterfaceId: world.eniId,
+    SecondaryPrivateIpAddressCount: 1,
+  });
+  expect(texts(assigned.body, "return")).toEqual([]); // AWS's model of the operation has no such member.
+});

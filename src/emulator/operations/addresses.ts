@@ -75,7 +75,6 @@ export const assignPrivateIpAddresses: Operation = {
       assignedIpv4PrefixSet: placed.value.prefixes.map((prefix) => ({
         ipv4Prefix: `${prefix}/${PREFIX_LENGTH}`,
       })),
-      return: true,
     });
   },
 };

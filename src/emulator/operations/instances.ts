@@ -297,7 +297,7 @@ function describeInstance(world: World, instance: Instance): XmlObject {
     groupSet: primary === undefined ? [] : groupSet(world, primary),
     architecture: "x86_64",
     virtualizationType: "hvm",
-    hypervisor: instance.type.hypervisor ?? "nitro",
+    hypervisor: "xen", // Said of Nitro instances, too. Source: API reference, Instance.
     iamInstanceProfile:
       instance.role === null
         ? undefined

@@ -12,12 +12,12 @@ const CARDS_DIFFER = new Map([
   ["i8ge.metal-48xl", [12, 12]],
 ]);
 
-/** Karpenter leaves out what it does not launch (HPC, Trainium 2, high memory metal, withdrawn types). */
+/** Karpenter leaves out what it does not launch (HPC, Trainium 2, high memory metal, withdrawn types). AWS's API model has no c7i.32xlarge. */
 const ONLY_OURS =
-  /^(bmn-sf1\.metal|c5ad?\.metal|cr1\.8xlarge|hs1\.8xlarge|hpc\w+\.\w+|trn2\.\d+xlarge|u-\d+tb1\.metal)$/;
+  /^(bmn-sf1\.metal|c5ad?\.metal|cr1\.8xlarge|hs1\.8xlarge|hpc\w+\.\w+|trn2\.\d+xlarge|u-\d+tb1\.metal|c7i\.32xlarge)$/;
 
 /** Not in the AWS VPC CNI's table: the daemon asks EC2 (DescribeInstanceTypes) for these. */
-const ONLY_THEIRS = /^([cm][78]g-flex\.\w+|i3\.metal)$/;
+const ONLY_THEIRS = /^i3\.metal$/;
 
 test("both tables say the same of each type, but for the known differences", () => {
   const different: string[] = [];
