@@ -22,7 +22,7 @@ import { installConflist } from "../install/conflist.ts";
 import { installShim } from "../install/shim.ts";
 import { lockFile, peerCredentials } from "../libc/libc.ts";
 import { openJournal, type Journal } from "../store/journal.ts";
-import { openDoors } from "../telemetry/http.ts";
+import { type Door, openDoors } from "../telemetry/http.ts";
 import { createLog, type RootLog } from "../telemetry/log.ts";
 import { createMetrics, type Metrics } from "../telemetry/metrics.ts";
 import { daemonDoors, type Health } from "../telemetry/pages.ts";
@@ -68,14 +68,22 @@ async function main(): Promise<number> {
     version: VERSION,
     look: () => (life.agent === null ? null : lookOf(life.agent)),
   });
-  const doors = await openDoors(daemonDoors(doorsOf(config), pagesOf(life, metrics, texts)), log);
+  const doors = daemonDoors(doorsOf(config), pagesOf(life, metrics, texts));
+  // Probes are answered from the first moment. What tells of the node is the serving daemon's alone: one that waits for its end
+  // must not take its socket away.
+  const probes = await openDoors(
+    doors.filter((door) => !door.private),
+    log,
+  );
   const edges = createEdges(config, log, metrics);
   if (!edges.ok) {
     log.error({ detail: edges.error }, "the daemon cannot start");
     return EXIT_BAD_CONFIG;
   }
-  const code = await live({ config, log, metrics, life, edges: edges.value, signal: stop.signal, began });
-  await doors.close();
+  const privateDoors = doors.filter((door) => door.private);
+  const signal = stop.signal;
+  const code = await live({ config, log, metrics, life, edges: edges.value, privateDoors, signal, began });
+  await probes.close();
   await edges.value.close();
   metrics.close();
   await log.close();
@@ -88,6 +96,7 @@ type Daemon = {
   readonly metrics: Metrics;
   readonly life: Life;
   readonly edges: Edges;
+  readonly privateDoors: readonly Door[];
   readonly signal: AbortSignal;
   readonly began: number;
 };
@@ -108,10 +117,12 @@ async function live(daemon: Daemon): Promise<number> {
     log.error({ detail: journal.error }, "the daemon cannot start");
     return 1;
   }
+  const doors = await openDoors(daemon.privateDoors, log);
   const agent = await start(daemon, journal.value);
-  if (agent !== null) await serve(daemon, agent);
+  const code = agent === null ? 0 : await serve(daemon, agent);
+  await doors.close();
   journal.value.close();
-  return 0;
+  return code;
 }
 
 /** Null when stopped before it was recovered. */
@@ -138,7 +149,8 @@ async function start(daemon: Daemon, journal: Journal): Promise<Agent | null> {
   return agent;
 }
 
-async function serve(daemon: Daemon, agent: Agent): Promise<void> {
+/** Until a signal comes. Returns the exit code. */
+async function serve(daemon: Daemon, agent: Agent): Promise<number> {
   const { config, log, metrics, life, edges, signal, began } = daemon;
   const { handlers, counters } = createHandlers(agent, {
     addHoldMs: config.addHoldMs,
@@ -173,8 +185,7 @@ async function serve(daemon: Daemon, agent: Agent): Promise<void> {
   if (!server.ok) {
     log.error({ detail: server.error }, "the plugin's socket could not be opened");
     metrics.observeStart({ ok: false, failure: "socket", recoverMs: 0, totalMs: performance.now() - began });
-    process.exitCode = 1;
-    return;
+    return 1;
   }
   const monitor = watchKernel(edges, agent, log);
   const stopLoops = new AbortController();
@@ -197,6 +208,7 @@ async function serve(daemon: Daemon, agent: Agent): Promise<void> {
     await loops;
   });
   monitor.close();
+  return 0;
 }
 
 /** Shims that come now wait in connect for the next daemon; what runs is finished; what is known is written down. */
