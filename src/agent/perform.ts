@@ -21,12 +21,14 @@ import {
   eniDetached,
   eniLeaving,
   eniStayed,
+  LATE_CALL_MS,
   obstacleMet,
   obstaclesCleared,
   prefixesAssigned,
   prefixesGone,
   prefixesLeaving,
   prefixesStayed,
+  unassignDoubted,
 } from "../core/state/transitions.ts";
 import { addressesOfCidr4, type Cidr4, type Ipv4 } from "../lib/ip.ts";
 import { after, backoffMs, MINUTE_MS, SECOND_MS } from "../lib/time.ts";
@@ -62,6 +64,7 @@ export async function perform(agent: Agent, action: PoolAction): Promise<Outcome
         return done(agent, "UnassignPrivateIpAddresses", (state) =>
           addressesGone(state, action.eni, action.ips),
         );
+      mayComeLate(agent, action.eni, action.ips, taken.error);
       return met(agent, taken.error, action.eni, undo);
     }
     case "unassign-prefixes": {
@@ -75,6 +78,7 @@ export async function perform(agent: Agent, action: PoolAction): Promise<Outcome
         return done(agent, "UnassignPrivateIpAddresses", (state) =>
           prefixesGone(state, action.eni, action.prefixes),
         );
+      mayComeLate(agent, action.eni, ips, taken.error);
       return met(agent, taken.error, action.eni, undo);
     }
     case "attach-eni": {
@@ -116,6 +120,11 @@ export async function perform(agent: Agent, action: PoolAction): Promise<Outcome
       return deleted.error;
     }
   }
+}
+
+function mayComeLate({ cell, ports }: Agent, eni: EniId, ips: readonly Ipv4[], failure: Ec2Failure): void {
+  if (failure.kind !== "in-doubt") return;
+  cell.set(unassignDoubted(cell.state, eni, ips, after(ports.time.now(), LATE_CALL_MS)));
 }
 
 /**

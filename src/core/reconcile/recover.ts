@@ -30,8 +30,10 @@ import {
   eniAttached,
   eniCreationBegan,
   foreignEnisSeen,
+  LATE_CALL_MS,
   looseEniFound,
   nodeBegan,
+  unassignDoubted,
 } from "../state/transitions.ts";
 import { DESCRIPTION_PREFIX } from "../model/eni-names.ts";
 import { detachable, ownerOf } from "./classify.ts";
@@ -343,6 +345,7 @@ function restOfMemory(
   for (const { eni, ips } of remembered.leaving) {
     const still = ips.filter((ip) => next.enis.get(eni)?.addresses.get(ip)?.kind === "warm");
     if (next.enis.has(eni)) next = addressesLeaving(next, eni, still);
+    next = unassignDoubted(next, eni, ips, after(now, LATE_CALL_MS)); // EC2 may have been asked, and the answer died with us.
   }
   for (const loose of remembered.loose) {
     if (next.enis.has(loose.id)) continue;

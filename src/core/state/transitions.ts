@@ -124,6 +124,22 @@ export function addressesStayed(state: NodeState, id: EniId, ips: readonly Ipv4[
   });
 }
 
+/** How late a call without an answer may still be done. */
+export const LATE_CALL_MS = 60_000;
+
+/**
+ * EC2 was asked to take them and did not answer. It may do so late: were one of them taken, assigned to us again, and in a pod by then, that pod
+ * would lose it. So whatever comes back of them rests until `until`.
+ */
+export function unassignDoubted(
+  state: NodeState,
+  id: EniId,
+  ips: readonly Ipv4[],
+  until: Instant,
+): NodeState {
+  return ips.reduce((next, ip) => withRest(next, id, ip, until), state);
+}
+
 /** EC2 has taken them, or does not list them any more. An allocation of one of them stays on record: its pod may still run. */
 export function addressesGone(state: NodeState, id: EniId, ips: readonly Ipv4[]): NodeState {
   const eni = eniOf(state, id);
