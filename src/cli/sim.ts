@@ -11,7 +11,7 @@ import { type SentReport, sent, summarise } from "../sim/report.ts";
 import { runSeed, type RunOptions } from "../sim/run.ts";
 import { shrink } from "../sim/shrink.ts";
 
-const USAGE = `usage: npm run sim -- [--seeds N] [--hours H] [--faults none|calm|harsh] [--first TEXT] [--workers N] [--nodes N] [--stop-at N] [--json]
+const USAGE = `usage: npm run sim -- [--seeds N] [--hours H] [--faults none|calm|harsh] [--first TEXT] [--workers N] [--nodes N] [--stop-at N] [--no-shrink] [--json]
        npm run sim -- --trace SEED [--hours H] [--faults harsh]
 
 --first: seeds are TEXT-0, TEXT-1, … (default "seed"); CI gives the commit.
@@ -29,6 +29,7 @@ type Arguments = {
   readonly json: boolean;
   readonly trace: string | null;
   readonly worker: boolean;
+  readonly shrink: boolean;
 };
 
 /** One turn of the event loop: all promises that are ready have run by then. */
@@ -57,8 +58,8 @@ async function main(args: readonly string[]): Promise<number> {
   const summary = summarise(reports, (performance.now() - began) / 1_000);
   writeWhole(`${JSON.stringify(summary, null, parsed.json ? undefined : 2)}\n`);
   const [first] = summary.violations;
-  if (process.env["SIM_NO_SHRINK"] !== undefined) return first === undefined ? 0 : 1;
   if (first === undefined) return 0;
+  if (!parsed.shrink) return 1;
   process.stderr.write(
     `berth: seed ${first.seed} violates ${first.checker}: ${first.detail}\nsearching for a shorter trace …\n`,
   );
@@ -88,7 +89,7 @@ function parse(args: readonly string[]): Arguments | string {
   const values = new Map<string, string>();
   for (let at = 0; at < args.length; at += 1) {
     const name = args[at] ?? "";
-    if (name === "--json" || name === "--worker") values.set(name, "");
+    if (name === "--json" || name === "--worker" || name === "--no-shrink") values.set(name, "");
     else if (/^--(seeds|hours|faults|first|workers|nodes|stop-at|trace)$/.test(name)) {
       values.set(name, args[at + 1] ?? "");
       at += 1;
@@ -109,6 +110,7 @@ function parse(args: readonly string[]): Arguments | string {
     json: values.has("--json"),
     trace: values.get("--trace") ?? null,
     worker: values.has("--worker"),
+    shrink: !values.has("--no-shrink"),
   };
   const numbers = [given.seeds, given.hours, given.workers, nodes ?? 1, given.stopAt];
   return numbers.every((each) => Number.isFinite(each) && each > 0)

@@ -55,35 +55,57 @@ export class Checks {
   }
 }
 
-/** Calls in the last minute and the last hour, of one node. */
+/** Calls in the last minute and the last hour, of one node. A start may look anew: it brings a few calls of its own. */
 export class CallBudget {
-  readonly #times: number[] = [];
-  #minuteFrom = 0;
-  #hourFrom = 0;
+  readonly #calls = { minute: new Window(60_000), hour: new Window(3_600_000) };
+  readonly #starts = { minute: new Window(60_000), hour: new Window(3_600_000) };
+
+  started(now: number): void {
+    for (const window of [this.#starts.minute, this.#starts.hour]) window.add(now);
+  }
 
   /** A sentence when there were too many. */
   called(now: number): string | null {
-    const times = this.#times;
-    times.push(now);
-    while ((times[this.#minuteFrom] ?? now) <= now - 60_000) this.#minuteFrom += 1;
-    while ((times[this.#hourFrom] ?? now) <= now - 3_600_000) this.#hourFrom += 1;
-    const [minute, hour] = [times.length - this.#minuteFrom, times.length - this.#hourFrom];
-    if (minute > CALLS_A_MINUTE) return `${minute} EC2 calls within a minute, more than ${CALLS_A_MINUTE}`;
-    if (hour > CALLS_AN_HOUR) return `${hour} EC2 calls within an hour, more than ${CALLS_AN_HOUR}`;
-    if (this.#hourFrom > 5_000) this.#forget();
+    for (const [name, most] of [
+      ["minute", CALLS_A_MINUTE],
+      ["hour", CALLS_AN_HOUR],
+    ] as const) {
+      const allowed = most + CALLS_A_START * this.#starts[name].count(now);
+      const count = this.#calls[name].add(now);
+      if (count > allowed) return `${count} EC2 calls within a ${name}, more than ${allowed}`;
+    }
     return null;
   }
+}
 
-  #forget(): void {
-    this.#times.splice(0, this.#hourFrom);
-    this.#minuteFrom -= this.#hourFrom;
-    this.#hourFrom = 0;
+class Window {
+  readonly #spanMs: number;
+  #times: number[] = [];
+  #from = 0;
+
+  constructor(spanMs: number) {
+    this.#spanMs = spanMs;
+  }
+
+  add(now: number): number {
+    this.#times.push(now);
+    return this.count(now);
+  }
+
+  count(now: number): number {
+    while ((this.#times[this.#from] ?? now) <= now - this.#spanMs) this.#from += 1;
+    if (this.#from > 2_000) {
+      this.#times = this.#times.slice(this.#from);
+      this.#from = 0;
+    }
+    return this.#times.length - this.#from;
   }
 }
 
 /** The stated budget of one node. */
 export const CALLS_A_MINUTE = 60;
 export const CALLS_AN_HOUR = 600;
+export const CALLS_A_START = 20;
 
 /** A link goes some 20 ms after its address was released; what is on it by then reaches nobody. */
 const LINK_GOES_MS = 100;

@@ -145,6 +145,7 @@ export class SimNode {
   #die(life: Life): void {
     if (life.dead) return;
     this.trace(`daemon ${life.number} dies`);
+    this.sim.checks.look("no-broken-promise", null); // It lived to its crash without one.
     life.dead = true;
     life.serving = false;
     this.life = null;

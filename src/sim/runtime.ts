@@ -185,7 +185,6 @@ export class Runtime {
     const { clock, checks } = node.sim;
     const generation = this.#generation;
     const began = clock.now;
-    const arrival = node.arrive();
     const requestId = `${sandbox.key.containerId}-add`;
     this.addsUnderWay += 1;
     node.trace(`ADD ${sandbox.id}`);
@@ -205,7 +204,12 @@ export class Runtime {
     };
     const killed = this.#hits("shim-killed");
     if (killed) this.#after(this.#chance("shim-killed when") * 5_000, () => stop.abort("shim-gone"));
-    const alarm = clock.after(ADD_BUDGET_MS, () => stop.abort("shim-gone"));
+    // The shim's own patience. A daemon that serves answers before it ends.
+    let asking = false;
+    const alarm = clock.after(ADD_BUDGET_MS, () => {
+      checks.look("add-ends", asking && `ADD of ${sandbox.id} has no answer within its budget`);
+      stop.abort("shim-gone");
+    });
     for (;;) {
       const life = await this.#connect(Math.min(CONNECT_MS.add, began + ADD_BUDGET_MS - clock.now), stop);
       if (life === null || stop.signal.aborted) {
@@ -225,7 +229,9 @@ export class Runtime {
         budgetMs,
         stop: connection,
       });
+      asking = true;
       const answer = await this.#answerOf(life, asked, stop);
+      asking = false;
       if (answer === "daemon-died") continue;
       if (answer === "shim-gone") {
         clock.cancel(alarm);
@@ -235,7 +241,6 @@ export class Runtime {
       clock.cancel(alarm);
       return end(answer.ok ? ok(answer.value.ip) : answer);
     }
-    void arrival;
   }
 
   /** True when it is done, by the daemon or in the journal. */

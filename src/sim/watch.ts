@@ -115,6 +115,7 @@ export class Watch {
 
   /** With neither record nor trace of an earlier life nobody can know what must rest. */
   startsFrom(remembered: Remembered | null): void {
+    this.#budget.started(this.#now);
     this.#inTakeBack.clear();
     this.#owed = null;
     if (remembered === null && this.#node.runtime.cacheIsEmpty && this.#node.kernel.ours().links.length === 0)
@@ -315,7 +316,9 @@ export class Watch {
   }
 
   logged(_life: Life, event: AgentEvent): void {
-    if (this.#owed !== null && event["eni"] === this.#owed.eni) this.#owed = null;
+    if (this.#owed === null || event["eni"] !== this.#owed.eni) return;
+    this.#look("removal-is-told", null);
+    this.#owed = null;
   }
 
   observed(fact: Observed): void {
