@@ -14,7 +14,7 @@ test("the daemon and its shims die at points between two effects, and nothing le
     "--without",
     "unassign",
     "--sample",
-    "16",
+    "12",
     "--nodes",
     "4",
     "--seed",
