@@ -21,7 +21,8 @@ export type Question = {
   readonly bytes?: number; // There and back, beside the few that tell the address. ICMP: not to be fragmented.
   readonly watchedIn?: string; // ICMP: the namespace (a path) that `listen` watches, where the request arrives.
   readonly fromPort?: number; // UDP: the asker's port, so that two questions belong to one connection.
-  readonly fromIp?: string; // ICMP: an address that the asker may or may not have.
+  /** ICMP: an address that the asker has no right to. The answer would go to whoever has it, so arriving is as good as being answered. */
+  readonly fromIp?: string;
   readonly patienceMs?: number;
 };
 
@@ -194,16 +195,24 @@ async function askIcmp({
     await must(["nft", "flush", "set", "inet", "watch", "pinged"], { netns: watchedIn });
   const size = bytes === undefined ? [] : ["-M", "do", "-s", `${bytes}`];
   const from = fromIp === undefined ? [] : ["-I", fromIp];
-  const wait = `${Math.max(1, Math.round(patienceMs / 1_000))}`;
+  const wait = `${patienceMs / 1_000}`;
   const done = await run(["ping", "-n", "-q", "-c", "1", "-W", wait, ...size, ...from, ip], {
     netns,
     timeoutMs: patienceMs + 2_000,
   });
-  if (done.exitCode !== 0) {
+  if (
+    done.exitCode !== 0 &&
+    !(fromIp !== undefined && watchedIn !== undefined && (await pingedBy(watchedIn)) !== null)
+  ) {
     const said = done.stderr.trim() || (done.stdout.trim().split("\n").at(-1) ?? "");
     return { kind: "silence", detail: said.slice(0, 200) || "no answer" };
   }
   if (watchedIn === undefined) return { kind: "seen", ip: "", port: 0 };
-  const listed = await must(["nft", "list", "set", "inet", "watch", "pinged"], { netns: watchedIn });
-  return { kind: "seen", ip: /elements = \{ ([0-9.]+)/.exec(listed)?.[1] ?? "nobody", port: 0 };
+  return { kind: "seen", ip: (await pingedBy(watchedIn)) ?? "nobody", port: 0 };
+}
+
+/** Who has pinged the namespace since it was last asked to forget. */
+async function pingedBy(netns: string): Promise<string | null> {
+  const listed = await must(["nft", "list", "set", "inet", "watch", "pinged"], { netns });
+  return /elements = \{ ([0-9.]+)/.exec(listed)?.[1] ?? null;
 }

@@ -153,6 +153,27 @@ describe("by which ENI a packet leaves", () => {
       async () => await sh("while ip rule del priority 32765 2>/dev/null; do :; done"),
     );
   });
+
+  test("two addresses of one ENI look alike to the VPC: a pod that uses its neighbour's is stopped on the node, by two guards", async () => {
+    await must(["ip", "address", "add", `${at.neighbour.ip}/32`, "dev", "lo"], { netns: at.pod.netns });
+    const arrives = async (): Promise<string> => {
+      const { netns } = at["other-node"];
+      const question = { netns: at.pod.netns, protocol: "icmp", ip: at["other-node"].ip, port: 0 } as const;
+      const answer = await ask({ ...question, fromIp: at.neighbour.ip, watchedIn: netns, patienceMs: 500 });
+      return answer.kind === "seen" ? answer.ip : "nobody";
+    };
+    await brokenAndHealed(
+      arrives,
+      "nobody",
+      async () => {
+        await rewritten(/\n[^\n]*counter name "spoofed" drop/, "");
+        expect(await arrives()).toBe("nobody"); // The kernel's own check: even a loose one wants a way back by a link without an address.
+        await sh("for f in /proc/sys/net/ipv4/conf/*/rp_filter; do echo 0 >$f; done");
+      },
+      at.neighbour.ip,
+    );
+    await must(["ip", "address", "del", `${at.neighbour.ip}/32`, "dev", "lo"], { netns: at.pod.netns });
+  });
 });
 
 describe("what an earlier life, or an earlier pod, left", () => {

@@ -7,8 +7,8 @@ import type { Column } from "./columns.ts";
 
 /**
  * Who is there. Node 1 has pods on its primary ENI (`primary-pod`, `primary-neighbour`) and on a secondary one (`pod`, `neighbour`); node 2
- * has `remote` on a secondary ENI and `remote-primary` on its primary one. `client` is a host of the VPC, `peer` one of a peered VPC,
- * `outside` one on the internet.
+ * has `remote` on a secondary ENI and `remote-primary` on its primary one. `second-address` is node 1 by its secondary ENI's own address.
+ * `client` is a host of the VPC, `peer` one of a peered VPC, `outside` one on the internet, `imds` the metadata service.
  */
 export const PLACES = [
   "node",
@@ -22,6 +22,8 @@ export const PLACES = [
   "client",
   "peer",
   "outside",
+  "second-address",
+  "imds",
 ] as const;
 export type PlaceName = (typeof PLACES)[number];
 
@@ -309,7 +311,40 @@ export const FLOWS: readonly Flow[] = [
     why: "the answer is cut to what the path carries",
   },
 
+  {
+    name: "client in the VPC → secondary ENI's own address",
+    from: "client",
+    to: at("second-address"),
+    protocols: ["tcp", "icmp"],
+    seen: "asker",
+    why: "an address that the VPC knows answers, by the ENI that has it (#1327)",
+  },
+  {
+    name: "node → IMDS",
+    from: "node",
+    to: at("imds"),
+    protocols: ALL,
+    seen: "asker",
+    why: "the daemon and the OS live by it",
+  },
+
   // What must not be.
+  {
+    name: "pod → IMDS",
+    from: "pod",
+    to: at("imds"),
+    protocols: ["tcp", "icmp"],
+    seen: "nobody",
+    why: "its answers live for one hop, so that pods cannot take the node's credentials",
+  },
+  {
+    name: "pod on the primary ENI → IMDS",
+    from: "primary-pod",
+    to: at("imds"),
+    protocols: ["icmp"],
+    seen: "nobody",
+    why: "its answers live for one hop, so that pods cannot take the node's credentials",
+  },
   {
     name: "pod with its neighbour's address → other node",
     from: "pod",

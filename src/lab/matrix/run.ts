@@ -66,7 +66,7 @@ async function runColumn(stage: Stage, column: Column, flows: readonly Flow[]): 
   for (const flow of flows) {
     if (needsServices(flow) && column.kubeProxy === null) continue;
     for (const protocol of flow.protocols) {
-      const answer = await question(stage, flow, protocol);
+      const answer = await question(stage, column, flow, protocol);
       const after = await spoofedFrames(stage);
       cells.push(cellOf(stage, column, flow, protocol, answer, after - before));
       before = after;
@@ -83,7 +83,7 @@ function cellOf(
   answer: Answer,
   spoofed: number,
 ): Cell {
-  const seen = typeof flow.seen === "function" ? flow.seen(column) : flow.seen;
+  const seen = seenIn(flow, column);
   const expected = expectedIp(stage, flow, seen);
   const right = (answer.kind === "seen" ? answer.ip : null) === expected && spoofed === 0;
   return {
@@ -98,7 +98,10 @@ function cellOf(
   };
 }
 
-async function question(stage: Stage, flow: Flow, protocol: Protocol): Promise<Answer> {
+/** A right silence is waited for: long beside any answer in this lab, and not so long that many of them cost minutes. */
+const SILENCE_MS = 500;
+
+async function question(stage: Stage, column: Column, flow: Flow, protocol: Protocol): Promise<Answer> {
   const asker = stage.places[flow.from];
   const { ip, port, watchedIn } = targetOf(stage, flow);
   const borrowed = flow.asAddressOf === undefined ? null : stage.places[flow.asAddressOf].ip;
@@ -109,6 +112,7 @@ async function question(stage: Stage, flow: Flow, protocol: Protocol): Promise<A
     ip,
     port,
     watchedIn,
+    ...(seenIn(flow, column) === "nobody" ? { patienceMs: SILENCE_MS } : {}),
     ...(flow.bytes === undefined ? {} : { bytes: flow.bytes }),
     ...(borrowed === null ? {} : { fromIp: borrowed }),
   });
@@ -132,6 +136,10 @@ function targetOf(
       return { ip, port: stage.nodePortOf(to.service), watchedIn: stage.places.node.netns };
     }
   }
+}
+
+function seenIn(flow: Flow, column: Column): Seen {
+  return typeof flow.seen === "function" ? flow.seen(column) : flow.seen;
 }
 
 function expectedIp(stage: Stage, flow: Flow, seen: Seen): string | null {

@@ -41,6 +41,20 @@ export async function setStage(
     subnetCidr: "10.0.0.0/22",
     folder: `/run/berth-${prefix}`,
   });
+  try {
+    return await furnish(cluster, column, prefix);
+  } catch (cause) {
+    await cluster.close();
+    throw cause;
+  }
+}
+
+/** Everything but the cluster itself. */
+async function furnish(
+  cluster: Cluster,
+  column: Pick<Column, "podsPerNode">,
+  prefix: string,
+): Promise<Stage> {
   const [first, second] = cluster.nodes;
   const { fabric } = cluster;
   if (first === undefined || second === undefined || fabric.client === null)
@@ -57,8 +71,8 @@ export async function setStage(
     [first, second].map(async (node) => await startPods(node, column.podsPerNode)),
   );
   const places: Record<PlaceName, Place> = {
-    node: { netns: first.netns, ip: primaryIpOf(cluster, first) },
-    "other-node": { netns: second.netns, ip: primaryIpOf(cluster, second) },
+    node: { netns: first.netns, ip: ownAddressOf(cluster, first, 0) },
+    "other-node": { netns: second.netns, ip: ownAddressOf(cluster, second, 0) },
     "primary-pod": nth(mine?.primary, 0),
     "primary-neighbour": nth(mine?.primary, 1),
     pod: nth(mine?.secondary, 0),
@@ -68,10 +82,13 @@ export async function setStage(
     client: { netns: `/run/netns/${fabric.client.netns}`, ip: fabric.client.ip },
     peer,
     outside: { netns: `/run/netns/${fabric.outside.netns}`, ip: fabric.outside.ip },
+    "second-address": { netns: first.netns, ip: ownAddressOf(cluster, first, 1) },
+    imds: { netns: `/run/netns/${fabric.vpc.netns}`, ip: fabric.vpc.imdsAddress },
   };
   await fabric.mapPublicIp({ privateIp: ipv4(places.neighbour.ip), publicIp: ipv4(POD_PUBLIC_IP) });
   const listeners: Listener[] = [];
-  for (const name of PLACES) listeners.push(await listen(places[name].netns, PORT));
+  for (const netns of new Set(PLACES.map((name) => places[name].netns)))
+    listeners.push(await listen(netns, PORT));
 
   const services = Object.keys(SERVICES) as ServiceName[]; // Object.keys forgets the keys' type.
   const clusterIpOf = (service: ServiceName): string => `172.20.0.${10 + services.indexOf(service)}`;
@@ -141,10 +158,11 @@ function nth(places: readonly Place[] | undefined, at: number): Place {
   return place;
 }
 
-function primaryIpOf(cluster: Cluster, node: LabNode): string {
+/** The address that an ENI has for itself. */
+function ownAddressOf(cluster: Cluster, node: LabNode, deviceIndex: number): string {
   for (const eni of cluster.emulator.world().enis.values()) {
-    if (eni.attachment?.instanceId === node.instanceId && eni.attachment.deviceIndex === 0)
+    if (eni.attachment?.instanceId === node.instanceId && eni.attachment.deviceIndex === deviceIndex)
       return eni.primary;
   }
-  throw new Error(`${node.name} has no primary ENI`);
+  throw new Error(`${node.name} has no ENI at index ${deviceIndex}`);
 }
