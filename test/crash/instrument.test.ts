@@ -3,6 +3,7 @@ import { existsSync, globSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { EC2_OPERATIONS } from "../../src/aws/operations.ts";
+import { berthEffect } from "./effect.ts";
 import { findEffects, ROOT } from "./instrument.ts";
 
 function effectsIn(file: string): readonly string[] {
@@ -58,6 +59,13 @@ test.skipIf(!existsSync(join(ROOT, "dist/berth.mjs")))("the production bundle ha
   const files = globSync("dist/*.mjs", { cwd: ROOT });
   for (const file of files)
     expect(readFileSync(join(ROOT, file), "utf8")).not.toMatch(/CRASH_POINT|berthEffect/);
+});
+
+test("a point changes nothing of what it wraps", async () => {
+  expect(berthEffect("somewhere", () => 7)).toBe(7);
+  expect(await berthEffect("somewhere", async () => await Promise.resolve(8))).toBe(8);
+  const broken = new Error("as it was");
+  await expect(berthEffect("somewhere", async () => await Promise.reject(broken))).rejects.toBe(broken);
 });
 
 test("nothing in src knows of crash points", () => {

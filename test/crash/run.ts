@@ -142,9 +142,13 @@ function compileStopAt(): void {
     STOP_AT,
     join(ROOT, "test/crash/stop-at.c"),
   ];
-  const done = spawnSync("cc", flags, { encoding: "utf8" });
-  if (done.status !== 0)
-    throw new Error(`stop-at.c could not be compiled: ${done.error?.message ?? done.stderr}`);
+  const errors: string[] = [];
+  for (const compiler of ["gcc", "cc"]) {
+    const done = spawnSync(compiler, flags, { encoding: "utf8" });
+    if (done.status === 0) return;
+    errors.push(`${compiler}: ${done.error?.message ?? done.stderr}`);
+  }
+  throw new Error(`stop-at.c could not be compiled: ${errors.join("; ")}`);
 }
 
 /** Pods of a node that nobody touches ping the steady pods of all others, through the VPC. */
