@@ -65,7 +65,10 @@ export function followLocalStack(
     looking = asked.catch(() => {}); // Whoever asked hears of it; the next look is a new one.
     return asked;
   };
-  const timer = setInterval(() => void look().catch(() => {}), LOOK_EVERY_MS);
+  const timer = setInterval(() => {
+    // What nobody hears would be lost: the next look tells only what has changed since.
+    if (listeners.size > 0) look().catch(() => {}); // The next one may be luckier.
+  }, LOOK_EVERY_MS);
 
   return {
     onChange(listener) {

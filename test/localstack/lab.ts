@@ -93,8 +93,8 @@ async function createLab({
     const { instanceId } = await launch(account, network, { type, primary: `10.0.100.${10 + at}` });
     instances.push({ instanceId, type });
   }
-  const world = followLocalStack(account, network, instances);
   const fabric = await createFabric({ prefix: PREFIX, vpcCidrs: network.cidrs.map(cidr4) });
+  const world = followLocalStack(account, network, instances);
   const failures: string[] = [];
   const detach = attachFabric(world, fabric, (failure, event) =>
     failures.push(`${event.kind}: ${String(failure)}`),
