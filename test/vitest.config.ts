@@ -3,13 +3,13 @@ import { defineConfig } from "vitest/config";
 // Five kinds of test (see docs/ARCHITECTURE.md). `fast` is pure and parallel; `kernel` and `e2e` use network namespaces
 // and run one file at a time, in forks: a worker thread has its own network namespace, but /proc/self lies there.
 const oneAtATime = {
-  pool: "forks",
+  pool: "forks" as const,
   fileParallelism: false,
   maxWorkers: 1,
   setupFiles: ["test/support/clean-namespace.ts"],
   // Real processes and packets on a shared machine: in CI one more try, which vitest tells beside the test's name.
   retry: process.env["CI"] === undefined ? 0 : 1,
-} as const;
+};
 
 export default defineConfig({
   test: {
