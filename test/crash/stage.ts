@@ -280,7 +280,8 @@ export class Stage {
       ["ip", "link", "add", ORPHAN, "group", "1001", "type", "veth", "peer", "name", "orphan-peer"],
       { netns },
     );
-    await must(["ip", "link", "set", ORPHAN, "alias", "berth/ended-long-ago/eth0"], { netns });
+    // Without an alias it is an orphan, too, and may be gone already.
+    await run(["ip", "link", "set", ORPHAN, "alias", "berth/ended-long-ago/eth0"], { netns });
   }
 
   async isRepaired(ip: string): Promise<boolean> {
