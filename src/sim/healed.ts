@@ -2,7 +2,7 @@
 import { CLUSTER_TAG, NO_MANAGE_TAG, OWNER_TAG } from "../core/model/eni-names.ts";
 import { eniTable, hostLinkAlias, PODS_TABLE } from "../core/plumbing/names.ts";
 import { planPool } from "../core/pool/plan.ts";
-import { addressesOfCidr4, printCidr4 } from "../lib/ip.ts";
+import { addressesOfCidr4 } from "../lib/ip.ts";
 import type { NodeState } from "../core/state/node-state.ts";
 import { attachmentsOf, type Eni } from "../emulator/world.ts";
 import { parseCheckpoint } from "../store/checkpoint.ts";
@@ -124,7 +124,7 @@ function leftOver(node: SimNode, state: NodeState): string[] {
     );
     const { links, routes, rules } = node.kernel.ours();
     for (const { name, alias } of links)
-      if (alias === null || !aliases.has(alias as never)) left.push(`link ${name} of ${alias}`);
+      if (alias === null || !aliases.has(alias)) left.push(`link ${name} of ${alias}`);
     for (const { table, destination } of routes) {
       const wanted = table === PODS_TABLE ? ips.has(destination.ip) : tables.has(table);
       if (!wanted) left.push(`route ${destination.ip}/${destination.prefixLength} in table ${table}`);
@@ -165,11 +165,4 @@ function mortal(sim: Sim, node: SimNode): string[] {
         !eni.attachment.deleteOnTermination,
     )
     .map((eni) => `${eni.id} outlives its instance`);
-}
-
-export function describeEnis(sim: Sim): string[] {
-  return [...sim.engine.world().enis.values()].map(
-    (eni) =>
-      `${eni.id} ${eni.status} ${eni.prefixes.map((network) => printCidr4({ network, prefixLength: 28 })).join(" ")}`,
-  );
 }

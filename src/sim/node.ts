@@ -18,7 +18,7 @@ import { sandboxId, type SandboxId, type SandboxKey } from "../core/model/sandbo
 import type { Allocation } from "../core/state/node-state.ts";
 import type { Random } from "../lib/random.ts";
 import { err, ok, type Result } from "../lib/result.ts";
-import { after, instant, MINUTE_MS, SECOND_MS, wallTime, type Instant } from "../lib/time.ts";
+import { after, instant, SECOND_MS, wallTime, type Instant } from "../lib/time.ts";
 import { SimStop } from "./clock.ts";
 import { CheckpointDisk, never } from "./disk.ts";
 import { createSimEc2, createSimImds, limitsSeenBy } from "./ec2.ts";
@@ -478,5 +478,3 @@ export class SimNode {
     }
   }
 }
-
-export const START_BUDGET_MS = 3 * MINUTE_MS;

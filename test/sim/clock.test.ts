@@ -1,5 +1,5 @@
 // Virtual time: whatever is set going happens in the order of its instants, and in the order of its setting within one.
-import fc from "fast-check";
+import * as fc from "fast-check";
 import { expect, test } from "vitest";
 import { SimStop, VirtualClock } from "../../src/sim/clock.ts";
 

@@ -25,8 +25,6 @@ type Netns = { readonly ref: NetnsRef; readonly links: Map<string, { readonly ho
 
 export type Step = "observe" | "plumbSandbox" | "deleteLink" | "put" | "delete" | "ensurePacketFilter";
 
-export type FakeKernel = ReturnType<typeof createFakeKernel>;
-
 /** How long the kernel takes to delete a link. */
 export const UNLINK_MS = 20;
 
