@@ -33,6 +33,7 @@ export type Ec2Hooks = {
     failure: Ec2Failure | null,
   ) => boolean;
   readonly imdsDown: () => boolean;
+  readonly described: (enis: readonly EniSeen[]) => void;
 };
 
 type Asked = "addresses" | "prefixes" | "other";
@@ -122,7 +123,10 @@ export function createSimEc2(options: {
       ],
     );
     const answer = await call("DescribeNetworkInterfaces", [...given, ["MaxResults", "1000"]]);
-    return answer.ok ? ok(objects(answer.value["networkInterfaceSet"]).map(eniOf)) : answer;
+    if (!answer.ok) return answer;
+    const enis = objects(answer.value["networkInterfaceSet"]).map(eniOf);
+    hooks.described(enis);
+    return ok(enis);
   };
   const nothing = async (
     answer: Promise<Result<XmlObject, Ec2Failure>>,

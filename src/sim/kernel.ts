@@ -250,13 +250,8 @@ export class HostKernel {
     this.#hooks.between("plumb begin");
     const early = this.#hooks.refuses("plumb pair");
     if (early !== null) return refused("link add", early);
-    if (namespace.inside.has(pair.podName)) {
-      const taken = this.#links.get(pair.hostName);
-      const own = namespace.inside.get(pair.podName)?.hostLink === pair.hostName;
-      if (!own || taken === undefined || !own)
-        return err({ code: "interface-exists", ifName: pair.podName, path: netns.path });
+    if (namespace.inside.has(pair.podName))
       return err({ code: "interface-exists", ifName: pair.podName, path: netns.path });
-    }
     const taken = this.#links.get(pair.hostName);
     if (taken !== undefined) {
       if (taken.alias !== null && taken.alias !== pair.alias) return refused("link add", "EEXIST");
@@ -449,7 +444,7 @@ export class HostKernel {
     this.#links.set(link.name, {
       ...link,
       index: this.#index,
-      mtu: link.kind === null ? 1_500 : 1_500,
+      mtu: 1_500,
       up: true,
     });
   }

@@ -327,6 +327,7 @@ export class SimNode {
         return this.#dies(life, `${operation} answered`);
       },
       imdsDown: () => clock.now < this.imdsDownUntil,
+      described: (enis: Parameters<Watch["described"]>[0]) => this.watch.described(enis),
     };
     const save = this.disk.writer(this.bootId, {
       isFull: () => clock.now < this.diskFullUntil,

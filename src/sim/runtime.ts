@@ -307,6 +307,7 @@ export class Runtime {
     work: Promise<T>,
     stop: SimStop | null,
   ): Promise<T | "daemon-died" | "shim-gone"> {
+    if (life.dead) return "daemon-died"; // Between the connection and the question.
     return await new Promise((resolve) => {
       const end = (answer: T | "daemon-died" | "shim-gone"): void => {
         life.mourners.delete(died);

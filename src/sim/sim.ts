@@ -5,6 +5,7 @@ import { PROFILES } from "../emulator/timings.ts";
 import { type Random, seededRandom } from "../lib/random.ts";
 import type { Ipv4 } from "../lib/ip.ts";
 import { instant, MINUTE_MS, SECOND_MS, wallTime } from "../lib/time.ts";
+import type { Mac } from "../core/model/eni.ts";
 import { Checks } from "./checkers.ts";
 import { VirtualClock } from "./clock.ts";
 import { type FaultName, Faults, type FaultOptions } from "./faults.ts";
@@ -65,12 +66,12 @@ export class Sim {
         this.#linksUp.set(event.mac, event);
         const node = this.#byInstance?.get(event.instanceId);
         if (node === undefined || clock.now < node.bootAt) return;
-        node.kernel.eniLinkUp(event.mac as never, event.deviceIndex);
+        node.kernel.eniLinkUp(macOf(event.mac), event.deviceIndex);
         node.kernelEvent();
       } else if (event.kind === "link-down") {
         this.#linksUp.delete(event.mac);
         const node = this.#byInstance?.get(event.instanceId);
-        node?.kernel.eniLinkDown(event.mac as never);
+        node?.kernel.eniLinkDown(macOf(event.mac));
         node?.kernelEvent();
       }
     });
@@ -93,7 +94,7 @@ export class Sim {
   /** After a boot: the links of all ENIs that are up. */
   linksOf(node: SimNode): void {
     for (const [mac, { instanceId, deviceIndex }] of this.#linksUp)
-      if (instanceId === node.instanceId) node.kernel.eniLinkUp(mac as never, deviceIndex);
+      if (instanceId === node.instanceId) node.kernel.eniLinkUp(macOf(mac), deviceIndex);
   }
 
   holderOf(ip: Ipv4): Namespace | null {
@@ -196,4 +197,8 @@ export class Sim {
         ...match,
       });
   }
+}
+
+function macOf(text: string): Mac {
+  return text as Mac; // The emulator's MACs have the form that the brand stands for.
 }

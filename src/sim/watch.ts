@@ -1,9 +1,10 @@
 /** The eyes of the checkers on one node: told of each effect, they compare it with the truth at that moment. */
 import type { AgentEvent, Observed } from "../agent/ports.ts";
 import type { Ec2Operation } from "../aws/operations.ts";
-import type { Ec2Failure } from "../core/model/ec2.ts";
+import type { Ec2Failure, EniSeen } from "../core/model/ec2.ts";
 import { CLUSTER_TAG, NO_MANAGE_TAG, OWNER_TAG } from "../core/model/eni-names.ts";
 import { GROUP_BASE, GROUP_LAST, hostLinkName, PODS_TABLE } from "../core/plumbing/names.ts";
+import type { SandboxId } from "../core/model/sandbox.ts";
 import type { Remembered } from "../core/reconcile/recover.ts";
 import { checkInvariants } from "../core/state/invariants.ts";
 import type { NodeState } from "../core/state/node-state.ts";
@@ -35,7 +36,7 @@ export class Watch {
   readonly stolen = new Set<string>();
   readonly #inTakeBack = new Map<Ec2Operation, readonly string[]>();
   readonly #restBegan = new Set<Ipv4>();
-  readonly #lackingSince = new Map<string, number>();
+  readonly #lackingSince = new Map<SandboxId, number>();
   #owners: Owners | null = null;
   #checked: { readonly world: World; readonly version: number } | null = null;
   #stateSeen: NodeState | null = null;
@@ -291,6 +292,21 @@ export class Watch {
     );
   }
 
+  /** A describe that shows another world than the one of now: EC2's views lag. */
+  described(seen: readonly EniSeen[]): void {
+    const { sim, name } = this.#node;
+    const { enis } = sim.engine.world();
+    const lags = seen.some(({ id, secondaryIps, attachment }) => {
+      const eni = enis.get(id);
+      return (
+        eni === undefined ||
+        eni.secondaries.length !== secondaryIps.length ||
+        eni.attachment?.status !== attachment?.status
+      );
+    });
+    if (lags) sim.faults.happened("describe-lagged", name);
+  }
+
   ec2Answered(
     life: Life,
     operation: Ec2Operation,
@@ -392,8 +408,7 @@ export class Watch {
     if (gone) return;
     if (life !== null && !life.serving) this.#look("start-serves", this.#startProblem(life));
     let lacking: string | null = null;
-    for (const [id] of this.#lackingSince)
-      if (!runtime.running.has(id as never)) this.#lackingSince.delete(id);
+    for (const id of this.#lackingSince.keys()) if (!runtime.running.has(id)) this.#lackingSince.delete(id);
     for (const { id, ip } of runtime.running.values()) {
       const name = hostLinkName(settings.agent.plumbing.hostLinkPrefix, id);
       const whole =
