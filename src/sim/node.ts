@@ -348,7 +348,7 @@ export class SimNode {
               clock.cancel(timer);
               if (!life.dead) resolve();
             };
-            const timer = clock.after(ms, end);
+            const timer = clock.after(Math.max(1, Math.ceil(ms)), end); // Whole milliseconds, as the host's timers.
             signal.addEventListener("abort", end);
           }),
       },
