@@ -38,7 +38,8 @@ export async function measureMemory(bench: Bench): Promise<Memory> {
     await comeAndGo(stage, changing, pairs);
     const after = { rssMb: await restingRssMb(node), fds: await restingDescriptors(node) };
     const growthMb = rounded(after.rssMb - before.rssMb);
-    return { rssMb: rounded(rssMb), growthMb, fdGrowth: after.fds - before.fds, pairs, warmUpPairs };
+    const fdGrowth = Math.max(0, after.fds - before.fds); // One less than before is no growth either.
+    return { rssMb: rounded(rssMb), growthMb, fdGrowth, pairs, warmUpPairs };
   });
 }
 

@@ -11,6 +11,7 @@ export function writePage(results: Results): void {
   writeFileSync(PAGE, pageOf(results, machine(), new Date().toISOString().slice(0, 10)));
 }
 
+/** Load is the number of processes that run or would run: above the number of cores, they wait for each other. */
 function machine(): string {
   const kernel = release().split(".").slice(0, 2).join(".");
   const memory = Math.round(totalmem() / 2 ** 30);
@@ -58,7 +59,7 @@ function pageOf(results: Results, where: string, date: string): string {
     "  Node.js needs longer to fork than the plugin takes.",
     "- **ADD and DEL** alone: warm pool, 25 ms of rest after each. A DEL of ours answers when record, route and address are released; the",
     "  link goes in the background, as it does in production. `ptp`'s includes the link, which its runtime waits for.",
-    "- **110 at once**: WARM_IP_TARGET and MINIMUM_IP_TARGET 110 on an m5.4xlarge; the pool refills while the ADDs run.",
+    "- **110 at once**: on an m5.4xlarge whose ENIs are all full, so that the emulated EC2 takes no time from the same cores meanwhile.",
     "- **Fresh node**: an m5.4xlarge with default settings; EC2 answers in 10 ms, a new ENI's link is there after 100 ms; the ADDs start when",
     "  the daemon is ready. Most of them are held until EC2 has given more.",
     "- **Round trip**: UDP from a host of the VPC through the node to a pod and back, both ends in one thread, so that no scheduler stands in",
