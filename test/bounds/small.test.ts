@@ -9,13 +9,16 @@ import { createImds } from "../../src/aws/imds.ts";
 import { OperationsByKey } from "../../src/cni/operations-by-key.ts";
 import type { InstanceId } from "../../src/core/model/instance.ts";
 import type { SandboxId } from "../../src/core/model/sandbox.ts";
+import { coolingRecovered } from "../../src/core/state/transitions.ts";
+import { ipv4, ipv4Plus } from "../../src/lib/ip.ts";
 import { ok } from "../../src/lib/result.ts";
-import { wallTime } from "../../src/lib/time.ts";
+import { instant, wallTime } from "../../src/lib/time.ts";
 import { createCheckpointFile } from "../../src/store/file.ts";
 import { openJournal } from "../../src/store/journal.ts";
 import { createLog } from "../../src/telemetry/log.ts";
 import { createMetrics } from "../../src/telemetry/metrics.ts";
 import { keys, rig } from "../aws/setup.ts";
+import { bootedNode, M5_LARGE } from "../support/pool-world.ts";
 
 const cleanUps: (() => unknown)[] = [];
 afterEach(async () => {
@@ -215,4 +218,15 @@ test("damaged records of the journal do not fill the disk: 256 are kept", async 
   opened.value.close();
   expect(drained.damaged).toHaveLength(300);
   expect(readdirSync(journal).filter((name) => name !== "lock")).toHaveLength(256);
+});
+
+test("of addresses that rest without an ENI only the last 1,024 are remembered", () => {
+  let state = bootedNode(M5_LARGE);
+  const [eni] = [...state.enis.keys()];
+  if (eni === undefined) throw new Error("no primary ENI");
+  const ips = Array.from({ length: 1_500 }, (_, at) => ipv4Plus(ipv4("10.9.0.0"), at));
+  for (const ip of ips) state = coolingRecovered(state, eni, ip, instant(1_000));
+  expect(state.resting.size).toBe(1_024);
+  expect(state.resting.has(ipv4Plus(ipv4("10.9.0.0"), 1_499))).toBe(true);
+  expect(state.resting.has(ipv4("10.9.0.0"))).toBe(false);
 });
