@@ -223,7 +223,7 @@ export class SimNode {
     if (faults.hits("checkpoint-lost", this.name)) this.disk.lose();
     else if (faults.hits("checkpoint-older", this.name)) {
       // What was released since has left no trace anywhere: that it rests is not promised (docs/reliability.md).
-      if (this.disk.rollBack()) this.watch.rests.forget();
+      if (this.disk.rollBack()) this.watch.recordRolledBack();
     } else if (faults.hits("checkpoint-flipped", this.name)) {
       this.disk.flip(faults.source("checkpoint-flipped where", this.name)());
     } else if (faults.hits("checkpoint-of-another-node", this.name)) {

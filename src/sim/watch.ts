@@ -47,6 +47,7 @@ export class Watch {
   /** Token of a creation that EC2 may have done, and whose answer the daemon has not. */
   #openToken: string | null = null;
   #tokenDoubted = false;
+  #recordIsOlder = false;
   callCount = 0;
 
   constructor(node: SimNode) {
@@ -98,6 +99,7 @@ export class Watch {
   podRouteGone(ip: Ipv4): void {
     if (!this.holders.has(ip) || this.#restBegan.has(ip)) return;
     this.#restBegan.add(ip);
+    if (this.#recordIsOlder) return;
     this.rests.gone(ip, this.#now, this.#node.settings.agent.cooldownMs, this.#aliasOf.get(ip) ?? "");
   }
 
@@ -124,7 +126,14 @@ export class Watch {
     if (remembered === null || remembered.creation?.clientToken !== this.#openToken) this.#openToken = null; // Found by its tags then.
   }
 
+  /** The checkpoint is one save older: what ended since, and until the daemon serves, leaves no trace (docs/reliability.md). */
+  recordRolledBack(): void {
+    this.rests.forget();
+    this.#recordIsOlder = true;
+  }
+
   serves(life: Life): void {
+    this.#recordIsOlder = false;
     this.#servedAt = this.#now;
     this.#look("start-serves", this.#startProblem(life));
   }
