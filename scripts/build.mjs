@@ -2,7 +2,7 @@
 // Says nothing when nothing changed; all words go to stderr.
 import { spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
-import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, statSync, writeFileSync } from "node:fs";
 import { delimiter, dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 
@@ -54,10 +54,10 @@ function compileShim() {
   const compiler = ["musl-gcc", "gcc", "cc"].find(onPath);
   if (compiler === undefined) fail("no C compiler found. Install one: apt-get install -y musl-tools");
   const flags = ["-static", "-Os", "-std=c11", "-Wall", "-Wextra", "-Werror", "-s"];
-  const done = spawnSync(compiler, [...flags, "-o", join(dist, "berth-cni"), source], {
-    stdio: ["ignore", 2, 2],
-  });
+  const aside = join(dist, `berth-cni.${process.pid}`); // The old one may be running.
+  const done = spawnSync(compiler, [...flags, "-o", aside, source], { stdio: ["ignore", 2, 2] });
   if (done.status !== 0) fail(`${compiler} could not compile the CNI plugin`);
+  renameSync(aside, join(dist, "berth-cni"));
 }
 
 function hashOf(paths) {
