@@ -26,8 +26,12 @@ type Memory = LookMemory & {
   dipped: Instant | null; // When it first fell short of it.
   readonly holdsTold: Map<string, Instant>; // By reason, of which there are a dozen.
   splitting: boolean; // In prefix mode, but EC2 has single addresses only.
+  unassignAgain: Instant; // What leaves addresses unfinished is not asked for again before.
   readonly deletes: Map<EniId, { attempt: number; at: Instant }>; // Of loose ENIs; forgotten with them.
 };
+
+/** How late a call without an answer may still be done. */
+const LATE_MS = MINUTE_MS;
 
 export function refillJob(agent: Agent): Job {
   const { ports, settings } = agent;
@@ -45,6 +49,8 @@ export function refillJob(agent: Agent): Job {
     dipped: null,
     holdsTold: new Map(),
     splitting: false,
+    unassignAgain:
+      unfinishedAction(agent.cell.state) === null ? ports.time.now() : after(ports.time.now(), LATE_MS),
     deletes: new Map(),
   };
   return { name: "refill", wake: agent.wakeRefill, run: () => refill(agent, memory) };
@@ -75,7 +81,7 @@ async function refill(agent: Agent, memory: Memory): Promise<number> {
   const steps =
     planned !== null && grows(planned)
       ? [planned]
-      : [unfinishedAction(cell.state), dueDelete(agent, memory), planned];
+      : [unfinished(agent, memory, now), dueDelete(agent, memory), planned];
   const step = steps.find((each) => each !== null && operationBlock(obstacles, each.kind) === null) ?? null;
   if (step !== null && settings.provisioning) {
     const gatherMs = grows(step) ? gathering(agent, memory, now) : 0;
@@ -112,6 +118,15 @@ function gathering(agent: Agent, memory: Memory, now: Instant): number {
   return Math.max(0, leftMs);
 }
 
+/**
+ * A call that was never answered may be done late. Were it repeated at once, its addresses could be ours again when the first one is
+ * done: they would rest, and be gone unseen while they do. While they leave they are nobody's, so waiting costs nothing.
+ */
+function unfinished(agent: Agent, memory: Memory, now: Instant): PoolAction | null {
+  const action = unfinishedAction(agent.cell.state);
+  return action === null || action.kind === "detach-eni" || now >= memory.unassignAgain ? action : null;
+}
+
 async function act(agent: Agent, memory: Memory, action: PoolAction, reason: string): Promise<void> {
   const { ports } = agent;
   const began = ports.time.now();
@@ -126,6 +141,8 @@ async function act(agent: Agent, memory: Memory, action: PoolAction, reason: str
       memory.deletes.set(action.eni, { attempt, at: after(now, waitMs) });
     }
   }
+  const taking = action.kind === "unassign-addresses" || action.kind === "unassign-prefixes";
+  if (taking && failure?.kind === "in-doubt") memory.unassignAgain = after(now, LATE_MS);
   if (failure !== null) return;
   ports.log({ level: "info", message: DONE[action.kind], ...action, reason, durationMs: now - began });
   saySplitting(agent, memory, action);

@@ -26,11 +26,17 @@ type Guest = {
   readonly seat: (allocation: Allocation) => void;
 };
 
+/** How late a rested address may reach a pod that waits. */
+const TEND_MS = 200;
+
+const NEVER: AbortSignalLike = { aborted: false, addEventListener: () => {}, removeEventListener: () => {} };
+
 export class WaitingRoom {
   readonly #cell: Cell;
   readonly #time: Time;
   readonly #pool: PoolSettings;
   readonly #queue = new Set<Guest>(); // In order of coming.
+  #tended = false;
   readonly #onDemand: (what: "taken" | "waits") => void;
 
   /** `onDemand` wakes the refill: an address was taken, or somebody waits for one. */
@@ -78,7 +84,19 @@ export class WaitingRoom {
         .sleep(Math.max(0, deadline - this.#time.now()), alarm)
         .then(() => leave({ kind: "ended", by: "deadline" }));
       this.#onDemand("waits");
+      void this.#tend();
     });
+  }
+
+  /** While somebody waits, what has rested is given out in time, whatever EC2 call the refill itself is waiting for. */
+  async #tend(): Promise<void> {
+    if (this.#tended) return;
+    this.#tended = true;
+    while (this.#queue.size > 0) {
+      await this.#time.sleep(TEND_MS, NEVER);
+      this.serve();
+    }
+    this.#tended = false;
   }
 
   /** Gives out what is free to those who wait. Called whenever an address may have become free. */

@@ -21,7 +21,8 @@ test("without faults nothing fails, nothing leaks, and no pod waits for more tha
     expect(report.violations).toEqual([]);
     expect(report.leaks).toBe(0);
     expect(report.adds.get("ok") ?? 0).toBeGreaterThan(20);
-    expect([...report.faults].filter(([name, count]) => count > 0 && name !== "limit-met")).toEqual([]);
+    const ordinary = ["limit-met", "describe-lagged"]; // They belong to EC2 on a good day.
+    expect([...report.faults].filter(([name, count]) => count > 0 && !ordinary.includes(name))).toEqual([]);
   }
 });
 

@@ -232,13 +232,13 @@ export const MUTANTS: readonly Mutant[] = [
     ],
   },
   {
-    name: "never forget an ENI that EC2 does not list",
-    expects: ["belief-meets-truth", "ec2-calls-bounded"],
+    name: "never forget an address that EC2 does not list",
+    expects: ["belief-meets-truth", "address-on-its-eni"],
     edits: [
       edit(
         "core/reconcile/drift.ts",
-        "if (!listed.has(eni.id)) drifts.push",
-        'if (!listed.has(eni.id) && eni.mac === "") drifts.push',
+        'if (address.by === "prefix" || ips.has(address.ip)) continue;',
+        'if (address.by === "prefix" || ips.has(address.ip) || eni.mac !== "") continue;',
       ),
     ],
   },
@@ -284,7 +284,7 @@ export const MUTANTS: readonly Mutant[] = [
   },
   {
     name: "leave links behind whose sandbox is gone",
-    expects: ["nothing-leaks"],
+    expects: ["nothing-leaks", "cooldown-kept"],
     edits: [
       edit(
         "core/plumbing/diff.ts",
