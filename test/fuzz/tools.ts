@@ -73,7 +73,8 @@ type Change = {
   readonly name: string;
 };
 
-function mutated(root: unknown, { at, how, value, name }: Change): unknown {
+function mutated(root: unknown, { at, how, value: given, name }: Change): unknown {
+  const value = structuredClone(given); // The constants are shared by all cases: one put into itself would spoil those after it.
   const places = placesIn(root, 0);
   const place = places[at % Math.max(1, places.length)];
   if (place === undefined) return value;
