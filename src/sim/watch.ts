@@ -139,8 +139,8 @@ export class Watch {
   }
 
   #startProblem(life: Life): string | null {
-    const { imdsDownUntil, sim } = this.#node;
-    const from = Math.max(life.began, imdsDownUntil, sim.outageUntil);
+    // EC2 may be away for hours: pods with warm addresses do not wait for it. Without IMDS nobody knows who we are.
+    const from = Math.max(life.began, this.#node.imdsDownUntil);
     return this.#now - from > START_MS
       ? `daemon ${life.number} does not serve ${Math.round((this.#now - from) / 1_000)} s after its start`
       : null;

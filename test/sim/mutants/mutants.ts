@@ -409,17 +409,6 @@ export const MUTANTS: readonly Mutant[] = [
     ],
   },
   {
-    name: "leave a half-made link as it is",
-    expects: ["pods-keep-plumbing"],
-    edits: [
-      edit(
-        "agent/repair.ts",
-        "for (const { sandbox, link } of plan.halfMadeLinks)",
-        "for (const { sandbox, link } of plan.halfMadeLinks.slice(0, 0))",
-      ),
-    ],
-  },
-  {
     name: "free with GC whatever the runtime does not list",
     expects: ["pods-keep-plumbing", "belief-meets-truth", "one-sandbox-an-address"],
     edits: [
