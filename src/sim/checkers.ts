@@ -121,6 +121,12 @@ export class Rests {
     this.#goneAt.set(ip, { at, restMs, sandbox });
   }
 
+  /** The setting of a daemon that starts: what it releases itself rests by it, so where it changes the shortest one is asked for. */
+  settingIs(cooldownMs: number): void {
+    for (const [ip, gone] of this.#goneAt)
+      if (gone.restMs > cooldownMs) this.#goneAt.set(ip, { ...gone, restMs: cooldownMs });
+  }
+
   /** Nobody can know of what was before: neither record nor trace is left. */
   forget(): void {
     this.#goneAt.clear();

@@ -99,7 +99,7 @@ export class Watch {
   podRouteGone(ip: Ipv4): void {
     if (!this.holders.has(ip) || this.#restBegan.has(ip)) return;
     this.#restBegan.add(ip);
-    if (this.#recordIsOlder) return;
+    if (this.#recordIsOlder || this.#node.sim.isStolen(ip)) return;
     this.rests.gone(ip, this.#now, this.#node.settings.agent.cooldownMs, this.#aliasOf.get(ip) ?? "");
   }
 
@@ -119,6 +119,7 @@ export class Watch {
   /** With neither record nor trace of an earlier life nobody can know what must rest. */
   startsFrom(remembered: Remembered | null): void {
     this.#budget.started(this.#now);
+    this.rests.settingIs(this.#node.settings.agent.cooldownMs);
     this.#inTakeBack.clear();
     this.#owed = null;
     if (remembered === null && this.#node.runtime.cacheIsEmpty && this.#node.kernel.ours().links.length === 0)

@@ -343,7 +343,8 @@ function restOfMemory(
     next = coolingRecovered(next, eni, ip, remembered.sameBoot ? until : restFrom(remembered, settings, now));
   }
   for (const { eni, ips } of remembered.leaving) {
-    const still = ips.filter((ip) => next.enis.get(eni)?.addresses.get(ip)?.kind === "warm");
+    const of = next.enis.get(eni)?.addresses;
+    const still = ips.filter((ip) => of?.get(ip)?.kind === "warm" || of?.get(ip)?.kind === "cooling");
     if (next.enis.has(eni)) next = addressesLeaving(next, eni, still);
     next = unassignDoubted(next, eni, ips, after(now, LATE_CALL_MS)); // EC2 may have been asked, and the answer died with us.
   }

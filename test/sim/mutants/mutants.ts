@@ -522,8 +522,12 @@ export const MUTANTS: readonly Mutant[] = [
     name: "wait for EC2 at start as long as it takes",
     expects: ["start-serves"],
     edits: [
+      edit(
+        "agent/recover.ts",
+        "const EC2_WAIT_AT_START_MS = 10 * SECOND_MS;",
+        "const EC2_WAIT_AT_START_MS = 10_000 * SECOND_MS;",
+      ),
       edit("agent/recover.ts", "const EC2_TRIES_AT_START = 3;", "const EC2_TRIES_AT_START = 300;"),
-      edit("agent/recover.ts", "{ baseMs: 500, maxMs: MINUTE_MS }", "{ baseMs: 300_000, maxMs: 600_000 }"),
     ],
   },
   {
