@@ -12,7 +12,7 @@ import {
   missingParameter,
   prefixesNeedNitro,
 } from "../failures.ts";
-import { type FilterFields, filtered, page } from "../filters.ts";
+import type { FilterFields } from "../filters.ts";
 import { carriesPrefixes, type InstanceType } from "../instance-types.ts";
 import { fingerprint, list, type Parameters, required, structures, wholeNumber } from "../parameters.ts";
 import {
@@ -45,6 +45,7 @@ import {
   tagSet,
   timestamp,
 } from "./operation.ts";
+import { pageOf } from "./pages.ts";
 import { place } from "./placement.ts";
 import { tagsFor } from "./tags.ts";
 
@@ -174,14 +175,7 @@ export const describeInstances: Operation = {
       );
     }
     const chosen = ids.length > 0 ? findAll(world.instances, "i", ids) : ok([...world.instances.values()]);
-    if (!chosen.ok) return chosen;
-    const matching = filtered(chosen.value, parameters, instanceFilters(world));
-    if (!matching.ok) return matching;
-    const paged = page(matching.value, parameters, {
-      least: 5,
-      most: 1000,
-      unpagedMost: call.quotas.unpagedResults,
-    });
+    const paged = pageOf(call, chosen, instanceFilters(world));
     if (!paged.ok) return paged;
     const reservationSet = paged.value.items.map((instance) => ({
       reservationId: reservationId(instance.id),

@@ -19,7 +19,6 @@ import {
   notYoursToManage,
   tooManyGroups,
 } from "../failures.ts";
-import { filtered, page } from "../filters.ts";
 import { UNATTACHED_SLOTS } from "../instance-types.ts";
 import {
   fingerprint,
@@ -45,6 +44,7 @@ import {
 } from "../world.ts";
 import { describeEni, eniFilters } from "./describe-eni.ts";
 import { changed, find, findAll, type Operation, type Quotas, read } from "./operation.ts";
+import { pageOf } from "./pages.ts";
 import { checkInside, parseIps, parsePrefixes, place } from "./placement.ts";
 import { tagsFor } from "./tags.ts";
 
@@ -163,14 +163,7 @@ export const describeNetworkInterfaces: Operation = {
       );
     }
     const chosen = ids.length > 0 ? findAll(world.enis, "eni", ids) : ok([...world.enis.values()]);
-    if (!chosen.ok) return chosen;
-    const matching = filtered(chosen.value, parameters, eniFilters(world));
-    if (!matching.ok) return matching;
-    const paged = page(matching.value, parameters, {
-      least: 5,
-      most: 1000,
-      unpagedMost: call.quotas.unpagedResults,
-    });
+    const paged = pageOf(call, chosen, eniFilters(world));
     if (!paged.ok) return paged;
     const networkInterfaceSet = paged.value.items.map((eni) => describeEni(world, eni));
     return read(call, { networkInterfaceSet, nextToken: paged.value.nextToken });

@@ -9,7 +9,7 @@ import {
   notFound,
   subnetHasDependencies,
 } from "../failures.ts";
-import { filtered, page } from "../filters.ts";
+import { filtered } from "../filters.ts";
 import { list, required } from "../parameters.ts";
 import {
   type CidrReservation,
@@ -23,8 +23,7 @@ import {
   type World,
 } from "../world.ts";
 import { changed, find, findAll, type Operation, read, tagSet } from "./operation.ts";
-
-const PAGE = { least: 5, most: 1000 };
+import { pageOf } from "./pages.ts";
 
 export const describeVpcs: Operation = {
   effect: "read",
@@ -33,16 +32,13 @@ export const describeVpcs: Operation = {
   run(call) {
     const ids = list(call.parameters, "VpcId");
     const chosen = ids.length > 0 ? findAll(call.world.vpcs, "vpc", ids) : ok([...call.world.vpcs.values()]);
-    if (!chosen.ok) return chosen;
-    const matching = filtered<Vpc>(chosen.value, call.parameters, {
+    const paged = pageOf<Vpc>(call, chosen, {
       "vpc-id": ({ id }) => [id],
       cidr: ({ cidrs }) => cidrs.slice(0, 1).map(printCidr4),
       "cidr-block-association.cidr-block": ({ cidrs }) => cidrs.map(printCidr4),
       state: () => ["available"],
       "owner-id": () => [call.world.accountId],
     });
-    if (!matching.ok) return matching;
-    const paged = page(matching.value, call.parameters, { ...PAGE, unpagedMost: call.quotas.unpagedResults });
     if (!paged.ok) return paged;
     return read(call, {
       vpcSet: paged.value.items.map((vpc) => describeVpc(call.world, vpc)),
@@ -59,8 +55,7 @@ export const describeSubnets: Operation = {
     const ids = list(call.parameters, "SubnetId");
     const chosen =
       ids.length > 0 ? findAll(call.world.subnets, "subnet", ids) : ok([...call.world.subnets.values()]);
-    if (!chosen.ok) return chosen;
-    const matching = filtered<Subnet>(chosen.value, call.parameters, {
+    const paged = pageOf<Subnet>(call, chosen, {
       "subnet-id": ({ id }) => [id],
       "vpc-id": ({ vpcId }) => [vpcId],
       "availability-zone": ({ availabilityZone }) => [availabilityZone],
@@ -70,8 +65,6 @@ export const describeSubnets: Operation = {
       state: () => ["available"],
       "owner-id": () => [call.world.accountId],
     });
-    if (!matching.ok) return matching;
-    const paged = page(matching.value, call.parameters, { ...PAGE, unpagedMost: call.quotas.unpagedResults });
     if (!paged.ok) return paged;
     const subnetSet = paged.value.items.map((subnet) => describeSubnet(call.world, subnet));
     return read(call, { subnetSet, nextToken: paged.value.nextToken });
@@ -92,16 +85,13 @@ export const describeSecurityGroups: Operation = {
       ids.length > 0
         ? findAll(call.world.groups, "sg", ids)
         : ok(all.filter(({ name }) => names.length === 0 || names.includes(name)));
-    if (!chosen.ok) return chosen;
-    const matching = filtered<SecurityGroup>(chosen.value, call.parameters, {
+    const paged = pageOf<SecurityGroup>(call, chosen, {
       "group-id": ({ id }) => [id],
       "group-name": ({ name }) => [name],
       description: ({ description }) => [description],
       "vpc-id": ({ vpcId }) => [vpcId],
       "owner-id": () => [call.world.accountId],
     });
-    if (!matching.ok) return matching;
-    const paged = page(matching.value, call.parameters, { ...PAGE, unpagedMost: call.quotas.unpagedResults });
     if (!paged.ok) return paged;
     const securityGroupInfo = paged.value.items.map((group) => ({
       ownerId: call.world.accountId,
@@ -162,18 +152,16 @@ export const describeRouteTables: Operation = {
     const ids = list(call.parameters, "RouteTableId");
     const chosen =
       ids.length > 0 ? findAll(new Map(all.map((table) => [table.id, table])), "rtb", ids) : ok(all);
-    if (!chosen.ok) return chosen;
-    const matching = filtered(chosen.value, call.parameters, {
-      "route-table-id": ({ id }) => [id],
-      "vpc-id": ({ vpcId }) => [vpcId],
-      "association.main": () => ["true"],
-    });
-    if (!matching.ok) return matching;
-    const paged = page(matching.value, call.parameters, {
-      ...PAGE,
-      most: 100,
-      unpagedMost: call.quotas.unpagedResults,
-    });
+    const paged = pageOf(
+      call,
+      chosen,
+      {
+        "route-table-id": ({ id }) => [id],
+        "vpc-id": ({ vpcId }) => [vpcId],
+        "association.main": () => ["true"],
+      },
+      100,
+    );
     if (!paged.ok) return paged;
     const routeTableSet = paged.value.items.map((table) => ({
       routeTableId: table.id,
