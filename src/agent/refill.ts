@@ -9,7 +9,7 @@ import { planPool } from "../core/pool/plan.ts";
 import { ruleOf } from "../core/pool/targets.ts";
 import { unfinishedAction } from "../core/pool/unfinished.ts";
 import { takeCensus } from "../core/state/census.ts";
-import { schedulableChanged } from "../core/state/transitions.ts";
+import { LATE_CALL_MS, schedulableChanged } from "../core/state/transitions.ts";
 import { after, backoffMs, type Instant, MINUTE_MS, SECOND_MS } from "../lib/time.ts";
 import type { Agent } from "./agent.ts";
 import type { InDoubt, Obstacle } from "../core/state/node-state.ts";
@@ -30,9 +30,6 @@ type Memory = LookMemory & {
   readonly deletes: Map<EniId, { attempt: number; at: Instant }>; // Of loose ENIs; forgotten with them.
 };
 
-/** How late a call without an answer may still be done. */
-const LATE_MS = MINUTE_MS;
-
 export function refillJob(agent: Agent): Job {
   const { ports, settings } = agent;
   sayUnitUnmet(agent);
@@ -50,7 +47,7 @@ export function refillJob(agent: Agent): Job {
     holdsTold: new Map(),
     splitting: false,
     unassignAgain:
-      unfinishedAction(agent.cell.state) === null ? ports.time.now() : after(ports.time.now(), LATE_MS),
+      unfinishedAction(agent.cell.state) === null ? ports.time.now() : after(ports.time.now(), LATE_CALL_MS),
     deletes: new Map(),
   };
   return { name: "refill", wake: agent.wakeRefill, run: () => refill(agent, memory) };
@@ -142,7 +139,7 @@ async function act(agent: Agent, memory: Memory, action: PoolAction, reason: str
     }
   }
   const taking = action.kind === "unassign-addresses" || action.kind === "unassign-prefixes";
-  if (taking && failure?.kind === "in-doubt") memory.unassignAgain = after(now, LATE_MS);
+  if (taking && failure?.kind === "in-doubt") memory.unassignAgain = after(now, LATE_CALL_MS);
   if (failure !== null) return;
   ports.log({ level: "info", message: DONE[action.kind], ...action, reason, durationMs: now - began });
   saySplitting(agent, memory, action);
