@@ -167,7 +167,7 @@ const ARROWS: Readonly<Record<string, readonly string[]>> = {
     "emulator",
     "lib",
   ],
-  cli: ["daemon", "install", "lab", "emulator", "sim", "core", "config", "lib"],
+  cli: ["daemon", "install", "libc", "lab", "emulator", "sim", "core", "config", "lib"],
 };
 
 type Import = { readonly from: string; readonly to: string };

@@ -3,6 +3,7 @@ import { fileURLToPath } from "node:url";
 import { demo } from "../lab/demo.ts";
 import { isInside, runInside } from "../lab/enter.ts";
 import { matrix } from "../lab/matrix/matrix.ts";
+import { endProcess } from "../libc/libc.ts";
 import { emulate } from "./emulate.ts";
 
 const USAGE = `usage:
@@ -44,4 +45,6 @@ function usage(problem: string): number {
 
 // As process 1 of its own namespace Node ignores these signals unless it is told not to.
 for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(signal, () => process.exit(130));
-process.exit(await main(process.argv.slice(2)));
+const code = await main(process.argv.slice(2));
+process.once("exit", endProcess);
+process.exit(code);

@@ -6,6 +6,7 @@ import { fork } from "node:child_process";
 import { writeSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { fileURLToPath } from "node:url";
+import { endProcess } from "../libc/libc.ts";
 import { FAULT_PROFILES, type FaultProfile } from "../sim/faults.ts";
 import { type SentReport, sent, summarise } from "../sim/report.ts";
 import { runSeed, type RunOptions } from "../sim/run.ts";
@@ -161,4 +162,6 @@ async function work(how: Omit<RunOptions, "seed">): Promise<number> {
   });
 }
 
-process.exit(await main(process.argv.slice(2)));
+const code = await main(process.argv.slice(2));
+process.once("exit", endProcess);
+process.exit(code);

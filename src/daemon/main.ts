@@ -20,7 +20,7 @@ import { instanceLimits } from "../core/model/instance-limits.ts";
 import { eniTable } from "../core/plumbing/names.ts";
 import { installConflist } from "../install/conflist.ts";
 import { installShim } from "../install/shim.ts";
-import { lockFile, peerCredentials } from "../libc/libc.ts";
+import { endProcess, lockFile, peerCredentials } from "../libc/libc.ts";
 import { openJournal, type Journal } from "../store/journal.ts";
 import { type Door, openDoors } from "../telemetry/http.ts";
 import { createLog, type RootLog } from "../telemetry/log.ts";
@@ -35,6 +35,8 @@ import { VERSION } from "./version.ts";
 /** The daemon before us may take its whole grace period to end, and a node's worth of slack. */
 const LOCK_WAIT_MS = 120_000;
 const EXIT_BAD_CONFIG = 78; // sysexits.h, EX_CONFIG
+/** A link's deletion may wait for the kernel's lock, which others hold; all that matters is on disk by then. */
+const CLOSE_MS = 5_000;
 
 /** What the HTTP pages see of a daemon that is still on its way up. */
 type Life = {
@@ -57,7 +59,7 @@ async function main(): Promise<number> {
       { cause: cause.stack ?? String(cause) },
       "a promise between our own parts is broken: the daemon ends",
     );
-    void log.close().then(() => process.exit(1));
+    void log.close().then(() => end(1));
   });
   for (const notice of warnings) log.warn({ notice: printNotice(notice) }, "setting");
   const stop = new AbortController();
@@ -83,11 +85,22 @@ async function main(): Promise<number> {
   const privateDoors = doors.filter((door) => door.private);
   const signal = stop.signal;
   const code = await live({ config, log, metrics, life, edges: edges.value, privateDoors, signal, began });
-  await probes.close();
-  await edges.value.close();
+  const closing = Promise.all([probes.close(), edges.value.close()]).then(() => "closed");
+  const outcome = await Promise.race([closing, sleep(CLOSE_MS)]);
+  if (outcome !== "closed")
+    log.warn(
+      { waitMs: CLOSE_MS },
+      "the kernel, or one who asks a probe, holds the end up: it is not waited for",
+    );
   metrics.close();
   await log.close();
   return code;
+}
+
+/** Listeners of `exit` run first, so that nothing is lost that they write. */
+function end(code: number): void {
+  process.once("exit", endProcess);
+  process.exit(code);
 }
 
 type Daemon = {
@@ -293,12 +306,12 @@ async function aborted(signal: AbortSignal): Promise<void> {
 }
 
 async function sleep(ms: number): Promise<void> {
-  await new Promise<void>((resolve) => void setTimeout(resolve, ms).unref());
+  await new Promise<void>((resolve) => void setTimeout(resolve, ms));
 }
 
 // A daemon that is started by hand should say what it is before it fails for want of rights.
 if (process.argv.includes("--version")) {
   process.stdout.write(`berth ${VERSION}\n`);
 } else {
-  process.exit(await main());
+  end(await main());
 }

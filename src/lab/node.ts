@@ -14,6 +14,9 @@ const ROOT = dirname(dirname(dirname(fileURLToPath(import.meta.url))));
 const BUNDLE = join(ROOT, "dist/berth.mjs");
 export const SHIM = join(ROOT, "dist/berth-cni");
 
+/** Kubelet's own patience with a pod that it stops. */
+const STOP_MS = 30_000;
+
 /** What `deploy/` starts the daemon with; measured in docs/performance.md. */
 export const DAEMON_FLAGS = [
   "--max-semi-space-size=1",
@@ -96,8 +99,16 @@ export function createNode(options: NodeOptions): LabNode {
     pluginEnv,
     startDaemon,
     stopDaemon: async (signal) => {
-      child?.kill(signal);
+      const stopping = child;
+      if (stopping === null) return;
+      stopping.kill(signal);
+      const inVain = setTimeout(() => stopping.kill("SIGKILL"), STOP_MS);
       await ended;
+      clearTimeout(inVain);
+      if (signal !== "SIGKILL" && stopping.signalCode === "SIGKILL")
+        throw new Error(
+          `the daemon of ${name} had not ended ${STOP_MS / 1_000} s after ${signal}: ${tail(logFile)}`,
+        );
     },
     daemonPid: () => child?.pid ?? null,
     checkpointPath: options.settings["BERTH_CHECKPOINT_PATH"] ?? join(runFolder, "checkpoint.json"),

@@ -68,6 +68,7 @@ const call = {
   flock: libc.func("int flock(int fd, int operation)") as KoffiFunc<
     (fd: number, operation: number) => number
   >,
+  _exit: libc.func("void _exit(int status)") as KoffiFunc<(status: number) => void>,
 };
 
 // Read right after the call: nothing in between may touch errno.
@@ -166,6 +167,15 @@ export function bootTimeMs(): number {
 /** flock(2), never waiting: EAGAIN when another open file holds the lock. It goes with the descriptor, also when the process dies. */
 export function lockFile(fd: number): Result<number, Errno> {
   return checked(call.flock(fd, LOCK_EX | LOCK_NB));
+}
+
+/**
+ * _exit(2): the process is over, its descriptors and locks are gone, and nothing of Node.js or V8 is taken down first. For the end of an
+ * `exit` listener: what V8's threads compile or collect just then can wait for the main thread, which waits for them (nodejs/node#54918),
+ * and a daemon that has stopped would then stay for ever.
+ */
+export function endProcess(status: number): void {
+  call._exit(status);
 }
 
 /** close(2). Errors are not told: the descriptor is gone either way. */

@@ -5,6 +5,7 @@
  */
 import { fileURLToPath } from "node:url";
 import { isInside, runInside } from "../../src/lab/enter.ts";
+import { endProcess } from "../../src/libc/libc.ts";
 import { buildJudges } from "../judges/build.ts";
 import { measureAddDel, measurePoolSize } from "./add-del.ts";
 import { measureBurst, measureColdBurst } from "./burst.ts";
@@ -107,4 +108,6 @@ async function main(args: readonly string[]): Promise<number> {
 
 // As process 1 of its own namespace Node ignores these signals unless it is told not to.
 for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(signal, () => process.exit(130));
-process.exit(await main(process.argv.slice(2)));
+const code = await main(process.argv.slice(2));
+process.once("exit", endProcess);
+process.exit(code);

@@ -1,6 +1,7 @@
 /** `npm run crash`: kills real daemons and shims at every point between two effects, and tells what was left behind. */
 import { fileURLToPath } from "node:url";
 import { isInside, runInside } from "../../src/lab/enter.ts";
+import { endProcess } from "../../src/libc/libc.ts";
 import { crash, nameOf } from "./run.ts";
 
 const USAGE = `npm run crash [-- --json] [--every] [--nodes N] [--only TEXT] [--without TEXT] [--sample COUNT --walks COUNT --seed TEXT]
@@ -73,4 +74,6 @@ async function main(args: readonly string[]): Promise<number> {
   return kills > 0 && lostPings + leaked + doubleAllocations + failures.length === 0 ? 0 : 1;
 }
 
-process.exit(await main(process.argv.slice(2)));
+const code = await main(process.argv.slice(2));
+process.once("exit", endProcess);
+process.exit(code);
