@@ -40,7 +40,11 @@ export function planPool(state: NodeState, settings: PoolSettings, now: Instant)
 function provisioned(view: PoolView, plan: Extract<PoolPlan, { kind: "act" }>): PoolPlan {
   if (view.settings.provisioning) return plan;
   const detail = `DISABLE_NETWORK_RESOURCE_PROVISIONING forbids ${plan.action.kind}: ${plan.reason}`;
-  return hold({ reason: "provisioning-off", detail }, nextChange(view));
+  // What it would do next may change when an ENI is old enough to go.
+  const old = view.census.enis
+    .map(({ eni }) => after(eni.attachedAt, view.settings.eniLifeMinMs))
+    .filter((at) => at > view.now);
+  return hold({ reason: "provisioning-off", detail }, earliest([nextChange(view), ...old]));
 }
 
 function planWithin(view: PoolView): PoolPlan {
@@ -54,7 +58,7 @@ function planWithin(view: PoolView): PoolPlan {
   if (!view.cordoned) {
     const shrinking = planShrink(view);
     if (shrinking.kind === "act") return shrinking;
-    if (shrinking.kind === "blocked") return hold(linkBlock(view) ?? shrinking.block);
+    if (shrinking.kind === "blocked") return hold(linkBlock(view) ?? shrinking.block, shrinking.retryAt);
     const calm = calmBlock(view, shortage.maxPods);
     return hold(calm, shrinking.retryAt);
   }

@@ -15,9 +15,9 @@ import { countsOn, mayChange, minus, prefixesAsStock, servesPods, stockIn, type 
 
 export type Shrinking =
   | { readonly kind: "act"; readonly action: PoolAction; readonly reason: string }
-  /** Something could go but for this. */
-  | { readonly kind: "blocked"; readonly block: Block }
-  /** Nothing can go now; at `retryAt` an ENI will be old enough. */
+  /** Something could go but for this; at `retryAt` an ENI will be old enough to go in its stead. */
+  | { readonly kind: "blocked"; readonly block: Block; readonly retryAt: Instant | null }
+  /** Nothing can go now; `retryAt` likewise. */
   | { readonly kind: "nothing"; readonly retryAt: Instant | null };
 
 /** Asked only when nothing is short. Whole ENIs first: their addresses go with them, in the same two calls. */
@@ -26,7 +26,7 @@ export function planShrink(view: PoolView): Shrinking {
   const detach = planDetach(view, ordered);
   if (detach.kind === "act") return permitted(view, detach.action, detach.reason);
   const part = notForPods(view) ?? otherMode(view, ordered) ?? excess(view, ordered, detach.young);
-  if (part !== null) return permitted(view, part, `more than ${view.rule.source} asks for`);
+  if (part !== null) return permitted(view, part, `more than ${view.rule.source} asks for`, detach.retryAt);
   return { kind: "nothing", retryAt: detach.retryAt };
 }
 
@@ -39,9 +39,14 @@ export function planBeyondLimit(view: PoolView): Shrinking {
   return permitted(view, detach.action, `no pod uses it, and MAX_ENI=${view.settings.maxEni}`);
 }
 
-function permitted(view: PoolView, action: PoolAction, reason: string): Shrinking {
+function permitted(
+  view: PoolView,
+  action: PoolAction,
+  reason: string,
+  retryAt: Instant | null = null,
+): Shrinking {
   const block = operationBlock(view.obstacles, action.kind);
-  return block === null ? { kind: "act", action, reason } : { kind: "blocked", block };
+  return block === null ? { kind: "act", action, reason } : { kind: "blocked", block, retryAt };
 }
 
 function emptiestFirst(view: PoolView): EniCensus[] {

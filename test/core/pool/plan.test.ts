@@ -17,7 +17,9 @@ import {
   foreignEnisSeen,
   looseEniFound,
   obstacleMet,
+  prefixesAssigned,
 } from "../../../src/core/state/transitions.ts";
+import { cidr4, ipv4 } from "../../../src/lib/ip.ts";
 import { after, HOUR_MS, instant, SECOND_MS, wallTime, type Instant } from "../../../src/lib/time.ts";
 import {
   bootedNode,
@@ -571,5 +573,29 @@ describe("shrinking", () => {
     const plan = planPool(state, settingsOf({ warmIpTarget: 2 }), NOW);
     expect(plan).toMatchObject({ kind: "hold", reason: "throttled", retryAt: SOON });
     expect(planned(state, { warmIpTarget: 2 }, SOON)).toBe("unassign-addresses eni-0 7");
+  });
+
+  test("a hold names the time, too, when an ENI is old enough to go in the stead of what is held up", () => {
+    const slot = { networkCard: 0, deviceIndex: 1 };
+    const booted = bootedNode(M5_LARGE);
+    const second = eniAt(booted, slot, SUBNET_A, NOW);
+    let state = eniReady(eniAttached(booted, second), second.id);
+    state = addressesAssigned(state, "eni-0" as EniId, [ipv4("10.0.40.1")]);
+    state = prefixesAssigned(state, second.id, [cidr4("10.0.48.0/28")]);
+    const nothing = settingsOf({ warmEniTarget: 0 });
+    const old = after(NOW, nothing.eniLifeMinMs);
+    expect(planPool(state, { ...nothing, provisioning: false }, NOW)).toMatchObject({
+      reason: "provisioning-off",
+      retryAt: old,
+    });
+    const until = after(NOW, HOUR_MS);
+    const refused = {
+      kind: "throttled",
+      operation: "UnassignPrivateIpAddresses",
+      attempt: 0,
+      until,
+    } as const;
+    const plan = planPool(obstacleMet(state, refused), nothing, NOW);
+    expect(plan).toMatchObject({ reason: "throttled", retryAt: old });
   });
 });
