@@ -73,6 +73,11 @@ export async function recover(options: StartOptions): Promise<Agent | null> {
     if (state.inDoubt === null) state = callInDoubt(state, unseen);
   }
   const agent = createAgent(ports, settings, options.pool, state);
+  if (recovered.found > 0) {
+    const saved = await ports.save(agent.cell.state);
+    if (!saved.ok)
+      ports.log({ level: "error", message: "found sandboxes could not be written down", error: saved.error });
+  }
   await putKernelRight(agent);
   return agent;
 }

@@ -263,6 +263,8 @@ export class HostKernel {
     this.#changed();
     const undo = (step: string, errno: string): Result<null, NodeError> => {
       for (const object of plumbing.host) this.#delete(object);
+      // Reached by nobody from here on, whether or not its route was there yet.
+      for (const object of plumbing.pod) if (object.kind === "address") this.#hooks.podRouteGone(object.ip);
       void this.deleteLink(pair.hostName);
       return refused(step, errno);
     };

@@ -1,5 +1,6 @@
 import { expect, test } from "vitest";
 import { recover } from "../../src/agent/recover.ts";
+import type { KernelOp } from "../../src/core/plumbing/object.ts";
 import { ipv4 } from "../../src/lib/ip.ts";
 import { MINUTE_MS } from "../../src/lib/time.ts";
 import { createWorld, disagreements, idOf, pathOf, warmOf } from "../support/fake-ports.ts";
@@ -39,6 +40,28 @@ test("at start the kernel is put right before anybody is served", async () => {
   expect(world.host.rules().length).toBeGreaterThan(0);
   expect(world.host.links.has(link)).toBe(true);
   expect(world.host.filterText()).toContain("table inet berth");
+});
+
+test("a sandbox that only the kernel and the runtime know is written down before anything is plumbed for it", async () => {
+  const world = createWorld();
+  const first = await world.startRunning();
+  world.add(first, "a");
+  await world.clock.advance(5_000);
+  world.crash();
+  world.disk.text = null;
+  world.host.dropRoutes(() => true);
+  const before = world.saves.length;
+  const known: boolean[] = [];
+  const { apply } = world.host.kernel;
+  Object.assign(world.host.kernel, {
+    apply: (ops: readonly KernelOp[]) => {
+      known.push(world.saves.slice(before).some(({ allocations }) => allocations.has(idOf("a"))));
+      return apply(ops);
+    },
+  });
+  await world.start();
+  expect(known.length).toBeGreaterThan(0);
+  expect(known).not.toContain(false);
 });
 
 test("after a boot the pool is there again, and every address has rested since the boot", async () => {

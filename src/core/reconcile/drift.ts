@@ -46,8 +46,12 @@ export function findDrift(
     const eni = state.enis.get(each.id);
     if (eni === undefined) {
       const status = each.attachment?.status;
+      // EC2 gives an ENI's own address to another once it is deleted: the one that has its link here is the later one.
+      const past = [...state.enis.values()].some(
+        ({ primaryIp, phase }) => primaryIp === each.primaryIp && phase.kind === "ready",
+      );
       const usable =
-        ownerOf(each, rules).kind === "ours" && (status === "attached" || status === "attaching");
+        !past && ownerOf(each, rules).kind === "ours" && (status === "attached" || status === "attaching");
       if (usable) drifts.push({ kind: "eni-unknown", key: `eni-unknown ${each.id}`, seen: each });
       continue;
     }

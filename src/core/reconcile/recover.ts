@@ -3,7 +3,7 @@
  * what is plumbed, the runtime (libcni's cache, living namespaces) who is still there. An address is given out again only when
  * nothing speaks for its old owner; what nobody owns is listed for removal.
  */
-import { addressesOfCidr4, type Cidr4, type Ipv4 } from "../../lib/ip.ts";
+import { addressesOfCidr4, type Cidr4, cidr4Contains, type Ipv4 } from "../../lib/ip.ts";
 import { after, type Instant, instant, type WallTime } from "../../lib/time.ts";
 import type { EniSeen } from "../model/ec2.ts";
 import type { Eni, EniId, PoolAddress, SubnetId } from "../model/eni.ts";
@@ -76,6 +76,8 @@ export type RecoverSettings = {
 
 export type Recovered = {
   readonly state: NodeState;
+  /** Sandboxes that the checkpoint does not know: they are written down before anything is plumbed for them. */
+  readonly found: number;
   /** For the log: one line each, what was found and what was made of it. */
   readonly notes: readonly {
     readonly what: string;
@@ -94,7 +96,8 @@ export function recoverNode(
   const notes: Recovered["notes"][number][] = [];
   const rules = { manageUntagged: settings.manageUntagged, limits: truths.instance.limits };
   let state = nodeBegan(truths.instance);
-  for (const seen of truths.enis) {
+  const enis = withoutThePast(truths.enis, truths.host);
+  for (const seen of enis) {
     // Somebody tagged it away from us while pods run on it: they keep what they have, and so it stays in our care until they end.
     const eni = bearsPods(seen, truths)
       ? eniAsSeen(seen, truths, now)
@@ -104,7 +107,7 @@ export function recoverNode(
   }
   state = foreignEnisSeen(
     state,
-    foreignEnis(truths.enis, rules).filter(({ id }) => !state.enis.has(id)),
+    foreignEnis(enis, rules).filter(({ id }) => !state.enis.has(id)),
   );
   const remembered = ownRecord(truths.remembered, truths.instance);
   if (remembered !== truths.remembered)
@@ -130,7 +133,30 @@ export function recoverNode(
   if (older || (remembered === null && hadEarlierLife(truths)))
     state = allCooling(state, after(now, settings.cooldownMs));
   else if (remembered?.sameBoot !== true) state = allCooling(state, instant(settings.cooldownMs)); // Since the boot nobody had one.
-  return { state, notes };
+  return { state, found: alive.filter(({ id }) => !known.has(id)).length, notes };
+}
+
+/**
+ * A lagging view can hold an ENI that is deleted, or addresses that were taken from one. EC2 never moves an ENI's own address while the ENI
+ * exists, so where two lay claim to one, the ENI whose link the kernel has is right.
+ */
+function withoutThePast(listed: readonly EniSeen[], { links }: HostSeen): readonly EniSeen[] {
+  const macs = new Set(links.map(({ mac }) => mac));
+  const standing = new Map(
+    listed
+      .filter(({ mac }) => macs.has(mac))
+      .flatMap(({ id, primaryIp }) => (primaryIp === null ? [] : [[primaryIp, id]])),
+  );
+  const isPast = (id: EniId, ip: Ipv4): boolean => (standing.get(ip) ?? id) !== id;
+  return listed
+    .filter(({ id, primaryIp }) => primaryIp === null || !isPast(id, primaryIp))
+    .map((seen) => ({
+      ...seen,
+      secondaryIps: seen.secondaryIps.filter((ip) => !isPast(seen.id, ip)),
+      prefixes: seen.prefixes.filter((prefix) =>
+        [...standing].every(([ip, id]) => id === seen.id || !cidr4Contains(prefix, ip)),
+      ),
+    }));
 }
 
 /** A link of ours is in the group of its slot. */

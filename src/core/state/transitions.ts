@@ -103,10 +103,20 @@ export function addressesAssigned(state: NodeState, id: EniId, ips: readonly Ipv
 export function prefixesAssigned(state: NodeState, id: EniId, prefixes: readonly Cidr4[]): NodeState {
   const eni = eniOf(state, id);
   const known = new Set(eni.prefixes.map(printCidr4));
-  const added = prefixes.filter((prefix) => !known.has(printCidr4(prefix)));
+  const own = [...state.enis.values()].filter((each) => each.id === id || !lacksLink(each));
+  const added = prefixes.filter(
+    (prefix) =>
+      !known.has(printCidr4(prefix)) && !own.some(({ primaryIp }) => cidr4Contains(prefix, primaryIp)),
+  );
   const ips = added.flatMap((prefix) => [...addressesOfCidr4(prefix)]);
+  // One of them may be ours by itself, as we believe: EC2 took it without our knowing, and has now given it back as part of a prefix.
+  const addresses = new Map(eni.addresses);
+  for (const ip of ips) {
+    const address = addresses.get(ip);
+    if (address !== undefined) addresses.set(ip, { ...address, by: "prefix" });
+  }
   if (eni.phase.kind === "leaving") return withoutAddresses(state, id, ips);
-  return withNewAddresses(state, { ...eni, prefixes: [...eni.prefixes, ...added] }, ips, "prefix");
+  return withNewAddresses(state, { ...eni, addresses, prefixes: [...eni.prefixes, ...added] }, ips, "prefix");
 }
 
 /** Chosen for going back to EC2: no sandbox can be given them any more. Said before the call is made, and again before a repeat. */
@@ -190,13 +200,12 @@ export function eniCreationFailed(state: NodeState): NodeState {
 export function eniAttached(state: NodeState, eni: Eni): NodeState {
   assert(!state.enis.has(eni.id), `${eni.id} is attached already`);
   const loose = withoutEntry(state.loose, eni.id);
-  const empty = { ...eni, addresses: new Map() };
-  const ipsBy = (by: PoolAddress["by"]): Ipv4[] =>
-    [...eni.addresses.values()].filter((address) => address.by === by).map((address) => address.ip);
-  // Its own address may have been a pool address of another ENI until now, by what we knew.
-  const known = withoutAddresses({ ...state, loose }, eni.id, [eni.primaryIp]);
-  const next = withNewAddresses(known, empty, ipsBy("secondary"), "secondary");
-  return withNewAddresses(next, eniOf(next, eni.id), ipsBy("prefix"), "prefix");
+  const empty = { ...eni, addresses: new Map(), prefixes: [] };
+  const single = [...eni.addresses.values()].filter(({ by }) => by === "secondary").map(({ ip }) => ip);
+  // Its own address may have been a pool address of another ENI until now, by what we knew, or another one's own.
+  const alone = withoutFormerOwners({ ...state, loose }, [eni.primaryIp], ({ role }) => role === "secondary");
+  const known = withoutAddresses(alone, eni.id, [eni.primaryIp]);
+  return prefixesAssigned(withNewAddresses(known, empty, single, "secondary"), eni.id, eni.prefixes);
 }
 
 /** Its link is there and plumbed. */
@@ -318,31 +327,55 @@ function addressOf(state: NodeState, id: EniId, ip: Ipv4): PoolAddress {
   return address;
 }
 
-/** The ENI as given, with these addresses beside those it has. `ips` that it has already, or that are its own, change nothing. */
+/**
+ * EC2 never moves an ENI's own address while the ENI exists: one that had an address which is another's now is gone, and a lagging view showed
+ * it to us. It goes the way of what is to be deleted, for should it exist after all, it is leaked. Allocations stay on record: their pods may
+ * still run.
+ */
+function withoutFormerOwners(
+  state: NodeState,
+  ips: readonly Ipv4[],
+  isFormer: (eni: Eni) => boolean,
+): NodeState {
+  const claimed = new Set(ips);
+  const former = [...state.enis.values()].filter((eni) => claimed.has(eni.primaryIp) && isFormer(eni));
+  return former.reduce((next, { id, detachable, phase, attachmentId, attachedAt }) => {
+    const emptied = addressesGone(next, id, [...eniOf(next, id).addresses.keys()]);
+    if (!detachable) return { ...emptied, enis: withoutEntry(emptied.enis, id) };
+    return eniDetached(emptied, id, attachmentId, phase.kind === "ready" ? attachedAt : phase.since);
+  }, state);
+}
+
+/** The others stand by the kernel's word: whoever lists their own address for another ENI has an older view, or draws twice as LocalStack does. */
+const lacksLink = (eni: Eni): boolean => eni.role === "secondary" && eni.phase.kind !== "ready";
+
+/** The ENI as given, with these addresses beside those it has. `ips` that it has already, or that are an ENI's own, change nothing. */
 function withNewAddresses(
   state: NodeState,
   eni: Eni,
   ips: readonly Ipv4[],
   by: PoolAddress["by"],
 ): NodeState {
-  const added = ips.filter((ip) => ip !== eni.primaryIp && !eni.addresses.has(ip));
-  if (added.length === 0) return withEni(state, eni);
-  const holders = new Map([...state.allocations.values()].map((each) => [each.ip, each]));
+  const known = withoutFormerOwners(state, ips, (each) => each.id !== eni.id && lacksLink(each));
+  const own = new Set([eni, ...known.enis.values()].map(({ primaryIp }) => primaryIp));
+  const added = ips.filter((ip) => !own.has(ip) && !eni.addresses.has(ip));
+  if (added.length === 0) return withEni(known, eni);
+  const holders = new Map([...known.allocations.values()].map((each) => [each.ip, each]));
   const addresses = new Map(eni.addresses);
-  const allocations = new Map(state.allocations);
+  const allocations = new Map(known.allocations);
   for (const ip of added) {
     // Warm, unless a sandbox holds it already: EC2's view can lag behind the checkpoint's. Rest goes on wherever the address is.
     const holder = holders.get(ip);
-    const before = [...state.enis.values()].find((each) => each.addresses.has(ip))?.addresses.get(ip);
+    const before = [...known.enis.values()].find((each) => each.addresses.has(ip))?.addresses.get(ip);
     if (holder !== undefined) {
       addresses.set(ip, { ip, by, kind: "allocated", sandbox: holder.id });
       allocations.set(holder.id, movedTo(eni, holder));
       continue;
     }
-    const until = before?.kind === "cooling" ? before.until : state.resting.get(ip)?.until;
+    const until = before?.kind === "cooling" ? before.until : known.resting.get(ip)?.until;
     addresses.set(ip, until === undefined ? { ip, by, kind: "warm" } : { ip, by, kind: "cooling", until });
   }
-  const rest = { ...withoutAddresses(state, eni.id, added), allocations };
+  const rest = { ...withoutAddresses(known, eni.id, added), allocations };
   return withEni({ ...rest, resting: withoutEntries(rest.resting, added) }, { ...eni, addresses });
 }
 

@@ -50,6 +50,11 @@ test.each<Row>([
     told: [],
   },
   { what: "another's ENI more", seen: [...both, eniSeen(2, { interfaceType: "efa" })], told: [] },
+  {
+    what: "an ENI that is past, by whose own address another has its link here",
+    seen: [...both, eniSeen(2, { primaryIp: both[1]?.primaryIp ?? null })],
+    told: [],
+  },
   { what: "an ENI less", seen: [eniSeen(0)], told: ["eni-missing eni-1"] },
   {
     what: "an address more",

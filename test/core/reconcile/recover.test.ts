@@ -349,3 +349,33 @@ test("a pod on a prefix keeps its address", () => {
     kind: "allocated",
   });
 });
+
+// --- What a lagging view shows -----------------------------------------------------------------------------------------
+
+test("of two ENIs with one own address, the one that has its link here is right, and an old list of its address on another is old", () => {
+  const deleted = eniSeen(2, { primaryIp: both[1]?.primaryIp ?? null });
+  const owner = eniSeen(0, {
+    secondaryIps: [ipv4("10.0.0.5"), ipv4("10.0.1.4")],
+    prefixes: [cidr4("10.0.1.0/28")],
+  });
+  const link = {
+    name: "eth1",
+    index: 3,
+    mac: eniSeen(1).mac,
+    mtu: 9001,
+    up: true,
+    group: 0,
+    alias: null,
+    kind: null,
+  };
+  const host = plumbed(A, B);
+  for (const enis of [
+    [owner, eniSeen(1), deleted],
+    [deleted, eniSeen(1), owner],
+  ]) {
+    const recovered = recover({ enis, host: { ...host, links: [...host.links, link] } });
+    expect([...recovered.state.enis.keys()].toSorted()).toEqual(["eni-0", "eni-1"]);
+    expect(held(recovered)).toEqual(["a 10.0.0.5", "b 10.0.1.5"]);
+    expect(checkInvariants(recovered.state)).toEqual([]);
+  }
+});

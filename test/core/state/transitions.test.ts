@@ -211,6 +211,56 @@ describe("EC2's addresses and prefixes", () => {
     expect(addresses(state, third.id)).toEqual([`${IP1} warm`]);
   });
 
+  test("a prefix takes in the single addresses that we believed to have by themselves, and their pods", () => {
+    const [single, held] = [ipv4("10.0.48.1"), ipv4("10.0.48.2")];
+    let state = addressesAssigned(node(), PRIMARY, [single, held]);
+    state = addressAllocated(state, allocationOf("a", eniOf(state, PRIMARY), held), NOW);
+    state = sound(prefixesAssigned(state, PRIMARY, [cidr4("10.0.48.0/28")]));
+    expect(eniOf(state, PRIMARY).addresses.get(single)).toMatchObject({ by: "prefix", kind: "warm" });
+    expect(eniOf(state, PRIMARY).addresses.get(held)).toMatchObject({ by: "prefix", sandbox: pod("a") });
+  });
+
+  describe("an ENI's own address, which EC2 never moves while the ENI exists", () => {
+    const own = eniOf(node(), SECOND).primaryIp;
+    const filled = addressesAssigned(node(), SECOND, [ipv4("10.0.0.21")]);
+    const held = addressAllocated(filled, allocationOf("a", eniOf(filled, SECOND), ipv4("10.0.0.21")), NOW);
+    const third = { ...eniAt(node(), { networkCard: 0, deviceIndex: 2 }, SUBNET_A, NOW), primaryIp: own };
+    const gone = { id: SECOND, attachmentId: "eni-attach-1", since: NOW };
+
+    test("on a new ENI proves that the old one is gone: it is to be deleted, and its pods stay on record", () => {
+      const state = sound(eniAttached(held, third));
+      expect([...state.enis.keys()]).toEqual([PRIMARY, third.id]);
+      expect(state.loose.get(SECOND)).toEqual(gone);
+      expect(state.allocations.has(pod("a"))).toBe(true);
+    });
+
+    test("of an ENI that we may not detach: it is forgotten, not deleted", () => {
+      const owner = { detachable: false, attachmentId: "eni-attach-1" as AttachmentId };
+      const state = sound(eniAttached(eniOwnerSeen(held, SECOND, owner), third));
+      expect([state.enis.has(SECOND), state.loose.size]).toEqual([false, 0]);
+    });
+
+    test("among another's addresses proves the same where its link is missing, and nothing where the kernel has it", () => {
+      const lost = eniLinkLost(held, SECOND, NOW);
+      const news = sound(addressesAssigned(lost, PRIMARY, [own]));
+      expect([news.enis.has(SECOND), news.loose.get(SECOND)]).toEqual([false, gone]);
+      expect(addresses(news)).toContain(`${own} warm`);
+      const stale = sound(addressesAssigned(held, PRIMARY, [own]));
+      expect(stale).toEqual(held);
+    });
+
+    test("within another's prefix likewise", () => {
+      const prefix = cidr4("10.0.0.0/28"); // Holds the own addresses of both.
+      expect(sound(prefixesAssigned(held, SECOND, [prefix]))).toEqual(held);
+      const higher = sound(eniAttached(node(), { ...third, primaryIp: ipv4("10.0.48.3") }));
+      const taken = sound(prefixesAssigned(higher, SECOND, [cidr4("10.0.48.0/28")]));
+      expect([taken.enis.has(third.id), taken.loose.has(third.id)]).toEqual([false, true]);
+      expect(eniOf(taken, SECOND).addresses.size).toBe(16);
+      const ready = eniReady(higher, third.id);
+      expect(sound(prefixesAssigned(ready, SECOND, [cidr4("10.0.48.0/28")]))).toEqual(ready);
+    });
+  });
+
   test("what leaves may be said to leave again, and stays or goes as EC2 says", () => {
     let state = addressReleased(addressAllocated(node(), allocation("a", IP2), NOW), pod("a"), after(NOW, 9));
     state = addressesLeaving(addressesLeaving(state, PRIMARY, [IP1, IP2]), PRIMARY, [IP1, IP2]);
