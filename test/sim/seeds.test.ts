@@ -46,6 +46,17 @@ const FOUND: readonly { readonly seed: string; readonly hours: number; readonly 
     hours: 7,
     was: "a link that was half made when the daemon died stayed so, and its pod without an address",
   },
+  {
+    seed: "437cbc373d287db5a8c5478c5fd24d387a9bb8ba-6",
+    hours: 3,
+    was: "a lagging view showed a deleted ENI, and its own address was on a new one, too",
+  },
+  { seed: "final-16", hours: 10, was: "a prefix held single addresses that EC2 had taken unseen" },
+  {
+    seed: "final-44",
+    hours: 10,
+    was: "a sandbox that the checkpoint lacked was plumbed at start before it was written down, and its address did not rest after a crash",
+  },
 ];
 
 test.each(FOUND)("seed $seed stays sound: $was", async ({ seed, hours }) => {
