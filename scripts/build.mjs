@@ -46,6 +46,7 @@ async function bundle() {
     splitting: true,
     chunkNames: "chunk-[hash]",
     external: ["koffi"],
+    plugins: [withoutGeneratedClients],
     banner: {
       js: 'import{createRequire as berthRequire}from"node:module";const require=berthRequire(import.meta.url);',
     },
@@ -54,6 +55,23 @@ async function bundle() {
   });
   writeFileSync(join(dist, "meta.json"), JSON.stringify(built.metafile));
 }
+
+/**
+ * KubeConfig names the generated API clients (2 MB of code) and undici for calls that the daemon never makes: it takes credentials from it
+ * and speaks HTTP by Node's own. A call that is made all the same says so.
+ */
+const withoutGeneratedClients = {
+  name: "without-generated-clients",
+  setup(build) {
+    build.onResolve({ filter: /^(\.\/gen\/index\.js|undici)$/ }, ({ path, importer }) =>
+      importer.includes("@kubernetes/client-node") ? { path, namespace: "left-out" } : undefined,
+    );
+    build.onLoad({ filter: /.*/, namespace: "left-out" }, ({ path }) => ({
+      contents: `const leftOut = () => { throw new Error(${JSON.stringify(`${path} is not in the bundle`)}); };
+        export { leftOut as createConfiguration, leftOut as ServerConfiguration, leftOut as Agent, leftOut as ProxyAgent };`,
+    }));
+  },
+};
 
 /** The shim is a static C program: musl where there is one (17 KB, starts in 0.1 ms), glibc otherwise. */
 function compileShim() {

@@ -128,7 +128,7 @@ const ARROWS: Readonly<Record<string, readonly string[]>> = {
   netlink: ["core/plumbing", "core/model", "libc", "lib"],
   kernel: ["core/plumbing", "core/model", "netlink", "libc", "lib"],
   aws: ["core/model", "lib"],
-  kube: ["core/model", "lib"],
+  kube: ["core/cluster", "core/model", "lib"],
   cni: ["core/model", "libc", "lib"],
   runtime: ["core/model", "lib"],
   store: ["core/state", "core/model", "lib"],

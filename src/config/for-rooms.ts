@@ -27,6 +27,7 @@ export function poolSettings(config: Config): PoolSettings {
     allNetworkCards,
     podSubnets,
     podSecurityGroups,
+    expectedPods: 0, // The API server's to tell.
   };
 }
 

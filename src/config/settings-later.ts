@@ -178,14 +178,6 @@ export const LATER_SETTINGS = {
       instead: "pods would be open to all where denial was asked for",
     },
   }),
-  annotatePodIp: laterBoolean({
-    name: "ANNOTATE_POD_IP",
-    default: "false",
-    meaning: "Writes a pod's address into its annotations.",
-    asksWhen: true,
-    onUse: "warn",
-    instead: "pods get no annotation",
-  }),
   imdsOnly: laterBoolean({
     name: "ENABLE_IMDS_ONLY_MODE",
     default: "false",
@@ -223,18 +215,6 @@ export const LATER_SETTINGS = {
     default: "/var/log/aws-routed-eni/egress-v6-plugin.log",
     unit: "path",
     meaning: "The log of the incumbent's egress plugin.",
-  }),
-  clusterEndpoint: laterText({
-    name: "CLUSTER_ENDPOINT",
-    default: "",
-    unit: "URL",
-    meaning: "The API server, reached without kube-proxy. Berth does not call the API server yet.",
-  }),
-  podName: laterText({
-    name: "MY_POD_NAME",
-    default: "",
-    unit: "text",
-    meaning: "The daemon's own pod, where Events will go.",
   }),
   incumbentVersion: laterText({
     name: "VPC_CNI_VERSION",

@@ -309,6 +309,28 @@ export const OWN_SETTINGS = {
     "BERTH_CORDON_FILE",
     "While this file is there the node counts as cordoned; not set: the file `cordoned` in the run directory.",
   ),
+  useApiServer: own({
+    name: "BERTH_USE_API_SERVER",
+    unit: "boolean",
+    default: "true",
+    allowed: "true or false",
+    meaning:
+      "Watch this node's pods and Node object where there is an API server. Without it pods run all the same; they are not foreseen, and a cordon is not seen.",
+    schema: strictBoolean,
+  }),
+  kubeconfigPath: own({
+    name: "BERTH_KUBECONFIG",
+    unit: "path",
+    default: "",
+    allowed: "an absolute path, or nothing",
+    meaning: "How the API server is reached from outside of a pod; not set: by the pod's service account.",
+    schema: optional(absolutePath),
+  }),
+  nodePoolsPath: path(
+    "BERTH_NODE_POOLS_FILE",
+    "/etc/berth/node-pools.json",
+    "Settings by pool of nodes, from a mounted ConfigMap; it is read again as it changes. No such file: no pools.",
+  ),
   probeBind: own({
     name: "BERTH_PROBE_BIND_ADDRESS",
     unit: "address",

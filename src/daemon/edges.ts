@@ -35,7 +35,12 @@ export type Edges = {
 };
 
 /** The error is text for the operator. */
-export function createEdges(config: Config, log: Log, metrics: Metrics): Result<Edges, string> {
+export function createEdges(
+  config: Config,
+  log: Log,
+  metrics: Metrics,
+  cordonedByCluster: () => boolean,
+): Result<Edges, string> {
   const aws = readAwsEnvironment(process.env);
   if (!aws.ok) return err(aws.error.join("; "));
   const time = createTime();
@@ -95,7 +100,7 @@ export function createEdges(config: Config, log: Log, metrics: Metrics): Result<
         });
       },
       netnsLives,
-      cordoned: () => existsSync(config.cordonFilePath),
+      cordoned: () => cordonedByCluster() || existsSync(config.cordonFilePath),
     },
     save: async (state) => {
       const began = performance.now();

@@ -13,7 +13,7 @@ import { refillJob } from "../agent/refill.ts";
 import { filterJob, repairJob } from "../agent/repair.ts";
 import { sandboxSweepJob } from "../agent/sweep-sandboxes.ts";
 import { serveCni, type CniServer } from "../cni/server.ts";
-import { agentSettings, poolSettings } from "../config/for-rooms.ts";
+import { agentSettings } from "../config/for-rooms.ts";
 import { loadConfig, printNotice } from "../config/load.ts";
 import type { Config } from "../config/settings.ts";
 import { instanceLimits } from "../core/model/instance-limits.ts";
@@ -26,6 +26,7 @@ import { type Door, openDoors } from "../telemetry/http.ts";
 import { createLog, type RootLog } from "../telemetry/log.ts";
 import { createMetrics, type Metrics } from "../telemetry/metrics.ts";
 import { daemonDoors, type Health } from "../telemetry/pages.ts";
+import { type Cluster, createCluster } from "./cluster.ts";
 import { createEdges, watchKernel, type Edges } from "./edges.ts";
 import { createHandlers } from "./handlers.ts";
 import { lookOf } from "./look.ts";
@@ -52,7 +53,7 @@ async function main(): Promise<number> {
     for (const notice of loaded.error) process.stderr.write(`berth: ${printNotice(notice)}\n`);
     return EXIT_BAD_CONFIG;
   }
-  const { config, warnings, texts } = loaded.value;
+  const { config, warnings } = loaded.value;
   const log = createLog({ level: config.logLevel, file: logFileOf(config) });
   process.on("uncaughtException", (cause) => {
     log.error(
@@ -70,21 +71,32 @@ async function main(): Promise<number> {
     version: VERSION,
     look: () => (life.agent === null ? null : lookOf(life.agent)),
   });
-  const doors = daemonDoors(doorsOf(config), pagesOf(life, metrics, texts));
+  const cluster = createCluster({ environment: process.env, loaded: loaded.value, log, metrics });
+  const doors = daemonDoors(doorsOf(config), pagesOf(life, metrics, cluster));
   // Probes are answered from the first moment. What tells of the node is the serving daemon's alone: one that waits for its end
   // must not take its socket away.
   const probes = await openDoors(
     doors.filter((door) => !door.private),
     log,
   );
-  const edges = createEdges(config, log, metrics);
+  const edges = createEdges(config, log, metrics, cluster.cordoned);
   if (!edges.ok) {
     log.error({ detail: edges.error }, "the daemon cannot start");
     return EXIT_BAD_CONFIG;
   }
   const privateDoors = doors.filter((door) => door.private);
   const signal = stop.signal;
-  const code = await live({ config, log, metrics, life, edges: edges.value, privateDoors, signal, began });
+  const code = await live({
+    config,
+    log,
+    metrics,
+    cluster,
+    life,
+    edges: edges.value,
+    privateDoors,
+    signal,
+    began,
+  });
   const closing = Promise.all([probes.close(), edges.value.close()]).then(() => "closed");
   const outcome = await Promise.race([closing, sleep(CLOSE_MS)]);
   if (outcome !== "closed")
@@ -107,6 +119,7 @@ type Daemon = {
   readonly config: Config;
   readonly log: RootLog;
   readonly metrics: Metrics;
+  readonly cluster: Cluster;
   readonly life: Life;
   readonly edges: Edges;
   readonly privateDoors: readonly Door[];
@@ -131,6 +144,7 @@ async function live(daemon: Daemon): Promise<number> {
     return 1;
   }
   const doors = await openDoors(daemon.privateDoors, log);
+  void daemon.cluster.watch(signal); // Nothing waits for it: an API server that is away changes nothing for pods with warm addresses.
   const agent = await start(daemon, journal.value);
   const code = agent === null ? 0 : await serve(daemon, agent);
   await doors.close();
@@ -144,7 +158,7 @@ async function start(daemon: Daemon, journal: Journal): Promise<Agent | null> {
   const remembered = edges.remember();
   const ports = edges.ports;
   const settings = agentSettings(config);
-  const pool = poolSettings(config);
+  const { pool } = daemon.cluster;
   const agent = await recover({ ports, settings, pool, limitsOf: instanceLimits, remembered, signal });
   if (agent === null) return null;
   const drained = await journal.drain(async (key) => await deleteSandbox(agent, key));
@@ -172,6 +186,7 @@ async function serve(daemon: Daemon, agent: Agent): Promise<number> {
     begins: metrics.actionBegins,
   });
   life.agent = agent;
+  daemon.cluster.serve(agent);
   life.report = () =>
     reportState(agent.cell.state, agent.pool, {
       ready: readiness(life).ok,
@@ -277,11 +292,7 @@ function doorsOf(config: Config): Parameters<typeof daemonDoors>[0] {
   };
 }
 
-function pagesOf(
-  life: Life,
-  metrics: Metrics,
-  texts: Readonly<Record<string, string>>,
-): Parameters<typeof daemonDoors>[1] {
+function pagesOf(life: Life, metrics: Metrics, cluster: Cluster): Parameters<typeof daemonDoors>[1] {
   return {
     metrics,
     healthy: () => ({ ok: true, reasons: [] }),
@@ -289,7 +300,11 @@ function pagesOf(
     report: () => life.report?.() ?? { ready: false },
     state: () => life.agent?.cell.state ?? null,
     routeTable: (eni) => (eni.role === "primary" ? 254 : eniTable(eni.slot)),
-    settings: texts,
+    get settings() {
+      return cluster.texts();
+    },
+    origins: cluster.settingsPage,
+    eniConfigName: cluster.eniConfigName,
   };
 }
 

@@ -21,6 +21,10 @@ export type PageSources = {
   readonly routeTable: (eni: Eni) => number; // The number of an ENI's routing table.
   /** The texts of the settings in force, by environment name. */
   readonly settings: Readonly<Record<string, string>>;
+  /** Each setting with its value and where it comes from. */
+  readonly origins?: () => unknown;
+  /** The name of this node's ENIConfig; "" where there is none. */
+  readonly eniConfigName?: () => string;
 };
 
 export type DoorAddresses = {
@@ -70,7 +74,8 @@ function probePages({ healthy, ready }: PageSources): Pages {
   ]);
 }
 
-function statePages({ report, state, routeTable, settings }: PageSources): Pages {
+function statePages(sources: PageSources): Pages {
+  const { report, state, routeTable } = sources;
   const ofState =
     (view: (state: NodeState) => unknown): PageMaker =>
     () => {
@@ -80,9 +85,10 @@ function statePages({ report, state, routeTable, settings }: PageSources): Pages
   const pages = new Map<string, PageMaker>([
     ["/state", () => json(report())],
     ["/v1/enis", ofState((seen) => incumbentEnis(seen, routeTable))],
-    ["/v1/eni-configs", () => json({ name: "" })], // No ENIConfig: there is no custom networking yet.
-    ["/v1/networkutils-env-settings", () => json(settingsWith(settings, NETWORK_SETTING))],
-    ["/v1/ipamd-env-settings", () => json(settingsWith(settings, /./))],
+    ["/v1/eni-configs", () => json({ name: sources.eniConfigName?.() ?? "" })],
+    ["/v1/networkutils-env-settings", () => json(settingsWith(sources.settings, NETWORK_SETTING))],
+    ["/v1/ipamd-env-settings", () => json(settingsWith(sources.settings, /./))],
+    ["/settings", () => json(sources.origins?.() ?? {})],
     ["/v1/pods", ofState(incumbentPods)],
   ]);
   pages.set("/", () => json({ AvailableCommands: [...pages.keys()].filter((path) => path !== "/") }));

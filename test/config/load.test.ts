@@ -261,7 +261,7 @@ describe("what is not available yet", () => {
     expect(notices).toMatchObject([{ kind: "not-available", setting: "ENABLE_IPv6" }]);
   });
 
-  test.each(["ENABLE_BANDWIDTH_PLUGIN", "ENABLE_V6_EGRESS", "ANNOTATE_POD_IP", "ENABLE_MULTI_NIC"])(
+  test.each(["ENABLE_BANDWIDTH_PLUGIN", "ENABLE_V6_EGRESS", "ENABLE_MULTI_NIC"])(
     "%s=true is told and passed over",
     (name) => {
       expect(good({ [name]: "true" }).warnings).toMatchObject([{ kind: "not-available", setting: name }]);

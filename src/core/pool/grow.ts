@@ -189,7 +189,8 @@ function eniLimitDetail(view: PoolView): string {
 
 function reasonOf(view: PoolView, shortage: Shortage): string {
   const { waiting } = view.state;
+  const { expected } = view.rule;
   const short = shortage.prefixes > 0 ? `${shortage.prefixes} prefixes` : `${shortage.addresses} addresses`;
   const held = `${view.stock.free} free, ${view.stock.allocated} allocated, ${view.stock.cooling} cooling`;
-  return `${short} short: ${waiting === 0 ? "" : `${waiting} ADDs wait, `}${view.rule.source}, ${held}`;
+  return `${short} short: ${waiting === 0 ? "" : `${waiting} ADDs wait, `}${expected === 0 ? "" : `${expected} more pods are bound, `}${view.rule.source}, ${held}`;
 }

@@ -28,6 +28,7 @@ export type PoolSettings = {
   readonly allNetworkCards: boolean; // False: new ENIs go to card 0, as the AWS VPC CNI does unless told otherwise.
   readonly podSubnets: readonly SubnetId[]; // Where new ENIs go, best first. Empty: the node's own subnet.
   readonly podSecurityGroups: readonly SecurityGroupId[]; // Of new ENIs. Empty: those of the primary ENI.
+  readonly expectedPods: number; // Bound to this node and without an address, as the API server tells; those that wait already are among them.
 };
 
 export const POOL_SETTINGS_DEFAULT: PoolSettings = {
@@ -48,6 +49,7 @@ export const POOL_SETTINGS_DEFAULT: PoolSettings = {
   allNetworkCards: false,
   podSubnets: [],
   podSecurityGroups: [],
+  expectedPods: 0,
 };
 
 /** What EC2 is asked for: single secondary addresses, or /28s. */
@@ -60,6 +62,7 @@ export type Rule = {
   readonly minimum: number; // Addresses wanted in all.
   readonly warmPrefixes: number; // Wholly free prefixes wanted; 0 when the rule counts addresses.
   readonly wholeEnis: boolean; // Grow by filling ENIs, shrink by detaching them.
+  readonly expected: number; // Pods that will ask, beyond those that wait already.
   readonly addressCountMax: number; // Allocated and free ones together; Infinity when unknown.
   readonly source: string; // The setting, for reasons and logs.
 };
@@ -72,6 +75,7 @@ export function ruleOf(settings: PoolSettings, limits: InstanceLimits): Rule {
     minimum: 0,
     warmPrefixes: 0,
     wholeEnis: false,
+    expected: 0, // Known when a state is looked at.
     addressCountMax: settings.maxPods ?? Infinity,
   };
   const warmIp = settings.warmIpTarget ?? 0;
@@ -121,11 +125,12 @@ export type Stock = {
 export type Shortage = { readonly addresses: number; readonly prefixes: number; readonly maxPods: boolean };
 
 /**
- * What the rule misses in this stock. Grows with `waiting`, falls with `free`: so what may be taken away is found by asking
+ * What the rule misses in this stock. Grows with `held`, the ADDs that wait, falls with `free`: so what may be taken away is found by asking
  * this same function about the stock without it, and growing and shrinking can never contradict each other.
  * `prefixes` is 0 unless the unit is a prefix; then `addresses` is what they are needed for.
  */
-export function shortageOf(rule: Rule, stock: Stock, waiting: number): Shortage {
+export function shortageOf(rule: Rule, stock: Stock, held: number): Shortage {
+  const waiting = held + rule.expected; // Who will ask is served like who asks.
   const lent = Math.min(stock.otherFree, waiting);
   const room = Math.max(0, rule.addressCountMax - stock.allocated - stock.free);
   if (rule.warmPrefixes > 0) {

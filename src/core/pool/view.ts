@@ -21,7 +21,8 @@ export function viewOf(state: NodeState, settings: PoolSettings, now: Instant): 
   const census = takeCensus(state, now);
   const cordoned = !state.schedulable && !settings.manageNonSchedulable;
   const whole = ruleOf(settings, state.instance.limits);
-  const rule = cordoned ? demandOnly(whole) : whole;
+  const expected = Math.max(0, settings.expectedPods - state.waiting);
+  const rule = { ...(cordoned ? demandOnly(whole) : whole), expected };
   const counted = census.enis.filter((each) => countsOn(each.eni, settings, now));
   const stock = counted.map((each) => stockIn(rule, each)).reduce(plus, EMPTY);
   return { state, settings, now, census, rule, stock, obstacles: standing(state, now), cordoned };

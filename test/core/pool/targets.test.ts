@@ -5,7 +5,7 @@ import { isShort, shortageOf, type Rule, type Stock } from "../../../src/core/po
 const COUNTS = [0, 1, 2, 15, 16, 17, 33];
 
 function* smallRules(): Generator<Rule> {
-  const base = { wholeEnis: false, source: "test" };
+  const base = { wholeEnis: false, expected: 0, source: "test" };
   for (const unit of ["address", "prefix"] as const) {
     for (const addressCountMax of [Infinity, 3, 20]) {
       for (const warm of [0, 1, 3]) {
@@ -75,6 +75,7 @@ test("the sums, by example", () => {
     minimum: 0,
     warmPrefixes: 0,
     wholeEnis: false,
+    expected: 0,
     addressCountMax: Infinity,
     source: "test",
   };
@@ -87,6 +88,7 @@ test("the sums, by example", () => {
   expect(short({}, { otherFree: 9 }, 0)).toBe(1); // …but no target.
   expect(short({ warm: 0, minimum: 20 }, {}, 0)).toBe(4); // 10 allocated, 2 resting and 4 free are held.
   expect(short({ warm: 0, minimum: 20 }, { otherFree: 9 }, 6)).toBe(4);
+  expect(short({ expected: 3 }, {}, 2)).toBe(6); // Who will ask counts like who asks.
   expect(short({ addressCountMax: 14 }, {}, 3)).toBe(0); // Resting addresses do not count against max pods.
   expect(short({ addressCountMax: 16 }, {}, 3)).toBe(2);
 });
