@@ -358,7 +358,7 @@ export const MUTANTS: readonly Mutant[] = [
     expects: ["ec2-calls-bounded"],
     edits: [
       edit(
-        "agent/refill.ts",
+        "agent/looks.ts",
         "settings.sweepIntervalMs * (0.8 + 0.4 * ports.random())",
         "2_000 * (0.8 + 0.4 * ports.random())",
       ),
@@ -501,9 +501,9 @@ export const MUTANTS: readonly Mutant[] = [
     expects: ["removal-is-told"],
     edits: [
       edit(
-        "agent/refill.ts",
-        'ports.log({ level: "info", message: DONE[action.kind], ...action, reason, durationMs: now - began });',
-        'if (action.kind !== "unassign-addresses" && action.kind !== "unassign-prefixes") ports.log({ level: "info", message: DONE[action.kind], ...action, reason, durationMs: now - began });',
+        "agent/pool-log.ts",
+        'ports.log({ level: "info", message: DONE[action.kind], ...action, reason, durationMs });',
+        'if (action.kind !== "unassign-addresses" && action.kind !== "unassign-prefixes") ports.log({ level: "info", message: DONE[action.kind], ...action, reason, durationMs });',
       ),
     ],
   },
@@ -512,7 +512,7 @@ export const MUTANTS: readonly Mutant[] = [
     expects: ["removal-is-told"],
     edits: [
       edit(
-        "agent/refill.ts",
+        "agent/pool-log.ts",
         "message: DONE[action.kind], ...action, reason,",
         "message: DONE[action.kind], reason,",
       ),
@@ -557,8 +557,8 @@ export const MUTANTS: readonly Mutant[] = [
       ),
       edit(
         "agent/refill.ts",
-        "if (inDoubt !== null) return await look(",
-        "if (inDoubt !== null && cell.state.creation === null) return await look(",
+        "if (inDoubt !== null) {",
+        "if (inDoubt !== null && cell.state.creation === null) {",
       ),
     ],
   },
