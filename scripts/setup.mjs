@@ -15,6 +15,8 @@ const PROGRAMS = [
   { program: "unshare", package: "util-linux" },
   { program: "setpriv", package: "util-linux" },
   { program: "ping", package: "iputils-ping" },
+  // The AWS VPC CNI drives it: only suites in which that runs ask for it.
+  ...(process.argv.includes("--peer") ? [{ program: "iptables", package: "iptables" }] : []),
 ];
 
 function main() {
