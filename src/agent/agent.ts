@@ -18,6 +18,8 @@ export type Agent = {
   readonly beingAdded: Set<SandboxId>; // In the state, not yet plumbed: nobody else may plumb them.
   /** Why no pod may be started now, in words for operators; null when all is well. */
   readonly blocked: { packetFilter: string | null };
+  /** `behind`: the last save failed, so that the checkpoint tells of an earlier state. */
+  readonly record: { behind: boolean };
   readonly wakeRefill: Wake;
   readonly wakeRepair: Wake; // Something in the kernel may have changed.
   readonly wakeFilter: Wake; // Something in nftables may have.
@@ -36,8 +38,14 @@ export function createAgent(
   const waiting = new WaitingRoom(cell, ports.time, pool, (what) =>
     what === "waits" ? wakeRefill.call() : wakeRefill.callSoon(ports.time),
   );
+  const record = { behind: false };
+  const save: Ports["save"] = async (state) => {
+    const saved = await ports.save(state);
+    record.behind = !saved.ok;
+    return saved;
+  };
   return {
-    ports,
+    ports: { ...ports, save },
     settings,
     pool,
     cell,
@@ -45,6 +53,7 @@ export function createAgent(
     departures: new Departures(),
     beingAdded: new Set(),
     blocked: { packetFilter: null },
+    record,
     wakeRefill,
     wakeRepair,
     wakeFilter,

@@ -24,6 +24,7 @@ export function sandboxSweepJob(agent: Agent): Job {
     name: "sandbox-sweep",
     wake: new Wake(),
     run: async () => {
+      if (agent.record.behind) await ports.save(agent.cell.state); // A disk that was full may have room by now.
       const links = ports.kernel.observeLinks();
       if (links.ok) {
         const gone = goneSandboxes(agent, links.value);

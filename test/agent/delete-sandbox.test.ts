@@ -3,6 +3,7 @@ import type { Agent } from "../../src/agent/agent.ts";
 import { checkSandbox, collectGarbage } from "../../src/agent/check-sandbox.ts";
 import { PODS_TABLE } from "../../src/core/plumbing/names.ts";
 import type { Ipv4 } from "../../src/lib/ip.ts";
+import { MINUTE_MS } from "../../src/lib/time.ts";
 import { UNLINK_MS } from "../support/fake-kernel.ts";
 import {
   createWorld,
@@ -85,6 +86,18 @@ test("a DEL that cannot be written down is an error, and its address does not co
   const again = world.del(agent, "a");
   await world.clock.settle();
   expect(again.answer()?.ok).toBe(true);
+});
+
+test("a DEL that could not be written down is written down once the disk has room, though nothing else happens", async () => {
+  const { world, agent } = await withPods("a");
+  const inRecord = (): boolean => world.disk.text?.includes('"containerId":"a"') ?? false;
+  world.failSaves(3);
+  const deletion = world.del(agent, "a");
+  await world.clock.advance(1_000);
+  expect(deletion.answer()).toMatchObject({ ok: false });
+  expect(inRecord()).toBe(true);
+  await world.clock.advance(5 * MINUTE_MS);
+  expect(inRecord()).toBe(false);
 });
 
 test("a DEL that was not written down before the daemon died is found by the next one", async () => {
