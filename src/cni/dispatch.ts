@@ -47,7 +47,7 @@ export type Handlers = {
   ) => Promise<Result<Attached, NodeError>>;
   /** `settled` ends, well or not, when the sandbox's link is gone: the answer does not wait for it, the next ADD of the key does. */
   readonly del: (
-    request: SandboxRequest,
+    request: Pick<SandboxRequest, "key" | "requestId">,
   ) => Promise<Result<{ readonly settled: Promise<unknown> }, NodeError>>;
   readonly check: (request: SandboxRequest, previous: PrevResult) => Promise<Result<null, NodeError>>;
   readonly status: () => Promise<Result<null, NodeError>>;
@@ -119,6 +119,14 @@ export class Dispatcher {
   arrive(): number {
     this.#arrivals += 1;
     return this.#arrivals;
+  }
+
+  /** A DEL that no shim waits for, in its sandbox's turn like any other. */
+  async delete(key: SandboxKey): Promise<Result<unknown, NodeError>> {
+    return await this.#operations.del(sandboxId(key), this.arrive(), async () => {
+      const answer = await this.#handlers.del({ key, requestId: "journal" });
+      return { answer, settled: answer.ok ? answer.value.settled : Promise.resolve() };
+    });
   }
 
   /** From here on nothing but DELs is begun. */

@@ -8,6 +8,8 @@ import { dirname } from "node:path";
 import { assert } from "../lib/assert.ts";
 import { err, ok, type Result } from "../lib/result.ts";
 import type { Instant } from "../lib/time.ts";
+import type { NodeError } from "../core/model/error.ts";
+import type { SandboxKey } from "../core/model/sandbox.ts";
 import { Dispatcher, type CniEvent, type Handlers } from "./dispatch.ts";
 import { frameError, printCniError } from "./errors.ts";
 import {
@@ -39,6 +41,8 @@ export type CniServer = {
   /** Stops listening, answers held ADDs "again", lets what runs finish within `drainMs`. The socket's path is left as it is. */
   readonly close: () => Promise<void>;
   readonly connectionCount: () => number;
+  /** A DEL out of the journal: in its sandbox's turn, like one off the socket. */
+  readonly playDel: (key: SandboxKey) => Promise<Result<unknown, NodeError>>;
 };
 
 type Options = Required<CniServerOptions>;
@@ -85,7 +89,11 @@ export async function serveCni(given: CniServerOptions): Promise<Result<CniServe
     await Promise.race([idle, sleepUnref(options.drainMs)]);
     for (const connection of connections) connection.destroy();
   };
-  return ok({ close, connectionCount: () => connections.size });
+  return ok({
+    close,
+    connectionCount: () => connections.size,
+    playDel: async (key) => await dispatcher.delete(key),
+  });
 }
 
 async function bind(server: Server, path: string): Promise<Result<null, string>> {

@@ -9,6 +9,7 @@ import type { Agent } from "../agent/agent.ts";
 import { deleteSandbox } from "../agent/delete-sandbox.ts";
 import { keepRunning } from "../agent/loop.ts";
 import { recover } from "../agent/recover.ts";
+import { journalJob } from "../agent/play-journal.ts";
 import { refillJob } from "../agent/refill.ts";
 import { filterJob, repairJob } from "../agent/repair.ts";
 import { sandboxSweepJob } from "../agent/sweep-sandboxes.ts";
@@ -16,10 +17,13 @@ import { serveCni, type CniServer } from "../cni/server.ts";
 import { agentSettings } from "../config/for-rooms.ts";
 import { loadConfig, printNotice } from "../config/load.ts";
 import type { Config } from "../config/settings.ts";
+import type { NodeError } from "../core/model/error.ts";
 import { instanceLimits } from "../core/model/instance-limits.ts";
+import type { SandboxKey } from "../core/model/sandbox.ts";
 import { eniTable } from "../core/plumbing/names.ts";
 import { installConflist } from "../install/conflist.ts";
 import { installShim } from "../install/shim.ts";
+import type { Result } from "../lib/result.ts";
 import { endProcess, lockFile, peerCredentials } from "../libc/libc.ts";
 import { openJournal, type Journal } from "../store/journal.ts";
 import { type Door, openDoors } from "../telemetry/http.ts";
@@ -146,7 +150,7 @@ async function live(daemon: Daemon): Promise<number> {
   const doors = await openDoors(daemon.privateDoors, log);
   void daemon.cluster.watch(signal); // Nothing waits for it: an API server that is away changes nothing for pods with warm addresses.
   const agent = await start(daemon, journal.value);
-  const code = agent === null ? 0 : await serve(daemon, agent);
+  const code = agent === null ? 0 : await serve(daemon, agent, journal.value);
   await doors.close();
   journal.value.close();
   return code;
@@ -154,30 +158,37 @@ async function live(daemon: Daemon): Promise<number> {
 
 /** Null when stopped before it was recovered. */
 async function start(daemon: Daemon, journal: Journal): Promise<Agent | null> {
-  const { config, log, metrics, edges, signal } = daemon;
+  const { config, log, edges, signal } = daemon;
   const remembered = edges.remember();
   const ports = edges.ports;
   const settings = agentSettings(config);
   const { pool } = daemon.cluster;
   const agent = await recover({ ports, settings, pool, limitsOf: instanceLimits, remembered, signal });
   if (agent === null) return null;
-  const drained = await journal.drain(async (key) => await deleteSandbox(agent, key));
-  for (let at = 0; at < drained.played; at += 1) metrics.observeJournalDel("played");
-  for (const { key, error } of drained.failed)
-    log.warn({ sandbox: key, error }, "a DEL from the journal failed; it stays there");
-  for (const { setAside, detail } of drained.damaged) {
-    metrics.observeJournalDel("unreadable");
-    log.warn({ path: setAside, detail }, "a journal file was unreadable; it is set aside");
-  }
-  if (drained.played > 0)
-    log.info({ count: drained.played, leftCount: drained.leftCount }, "DELs played from the journal");
+  await playJournal(daemon, journal, async (key) => await deleteSandbox(agent, key));
   const saved = await ports.save(agent.cell.state);
   if (!saved.ok) log.error({ error: saved.error }, "the checkpoint cannot be written");
   return agent;
 }
 
+async function playJournal(
+  { log, metrics }: Daemon,
+  journal: Journal,
+  play: (key: SandboxKey) => Promise<Result<unknown, NodeError>>,
+): Promise<void> {
+  const { played, failed, damaged, leftCount } = await journal.drain(play);
+  for (let at = 0; at < played; at += 1) metrics.observeJournalDel("played");
+  for (const { key, error } of failed)
+    log.warn({ sandbox: key, error }, "a DEL from the journal failed; it is played again");
+  for (const { setAside, detail } of damaged) {
+    metrics.observeJournalDel("unreadable");
+    log.warn({ path: setAside, detail }, "a journal file was unreadable; it is set aside");
+  }
+  if (played > 0) log.info({ count: played, leftCount }, "DELs played from the journal");
+}
+
 /** Until a signal comes. Returns the exit code. */
-async function serve(daemon: Daemon, agent: Agent): Promise<number> {
+async function serve(daemon: Daemon, agent: Agent, journal: Journal): Promise<number> {
   const { config, log, metrics, life, edges, signal, began } = daemon;
   const { handlers, counters } = createHandlers(agent, {
     addHoldMs: config.addHoldMs,
@@ -217,7 +228,9 @@ async function serve(daemon: Daemon, agent: Agent): Promise<number> {
   }
   const monitor = watchKernel(edges, agent, log);
   const stopLoops = new AbortController();
-  const jobs = [refillJob(agent), repairJob(agent), filterJob(agent), sandboxSweepJob(agent)];
+  const { playDel } = server.value;
+  const played = journalJob(agent, async () => await playJournal(daemon, journal, playDel));
+  const jobs = [refillJob(agent), repairJob(agent), filterJob(agent), sandboxSweepJob(agent), played];
   const loops = Promise.all(
     jobs.map(async (job) => await keepRunning(job, agent.ports.time, stopLoops.signal)),
   );

@@ -9,6 +9,7 @@ import { deleteSandbox } from "../agent/delete-sandbox.ts";
 import { keepRunning } from "../agent/loop.ts";
 import type { AgentEvent, Kernel, Ports } from "../agent/ports.ts";
 import { recover } from "../agent/recover.ts";
+import { journalJob } from "../agent/play-journal.ts";
 import { refillJob } from "../agent/refill.ts";
 import { filterJob, repairJob } from "../agent/repair.ts";
 import { sandboxSweepJob } from "../agent/sweep-sandboxes.ts";
@@ -261,17 +262,24 @@ export class SimNode {
     life.agent = agent;
     agent.cell.onChange(() => this.watch.stateChanged());
     this.watch.stateChanged();
-    for (const [id, key] of [...this.journal]) {
-      const deleted = await deleteSandbox(agent, key);
-      if (deleted.ok) this.journal.delete(id);
-    }
+    await this.#drainJournal(async (key) => await deleteSandbox(agent, key));
     await ports.save(agent.cell.state);
     life.serving = true;
     this.watch.serves(life);
     this.trace(`daemon ${life.number} serves`);
     for (const wake of [...this.awaitingServer]) wake();
-    for (const job of [refillJob(agent), repairJob(agent), filterJob(agent), sandboxSweepJob(agent)])
+    const journal = journalJob(agent, async () => {
+      await this.#drainJournal(async (key) => await this.serveDel(life, key, this.arrive()));
+    });
+    for (const job of [refillJob(agent), repairJob(agent), filterJob(agent), sandboxSweepJob(agent), journal])
       this.#guard(life, keepRunning(job, ports.time, life.stop.signal));
+  }
+
+  async #drainJournal(play: (key: SandboxKey) => Promise<Result<unknown, NodeError>>): Promise<void> {
+    for (const [id, key] of [...this.journal]) {
+      const deleted = await play(key);
+      if (deleted.ok) this.journal.delete(id);
+    }
   }
 
   #ports(life: Life): Ports {

@@ -81,7 +81,7 @@ async function drain(
 ): Promise<Drained> {
   const { folder } = options;
   const names = readdirSync(folder).sort(); // Whatever the order of the folder, two drains of equal files do equal things.
-  for (const name of names) if (name.endsWith(".tmp")) rmSync(join(folder, name), { force: true }); // Of shims that were killed.
+  for (const name of names) if (name.endsWith(".tmp")) removeOld(join(folder, name), options.wallNow());
   const records = names.filter((name) => name.endsWith(".del"));
   const failed: Drained["failed"][number][] = [];
   const damaged: Drained["damaged"][number][] = [];
@@ -106,6 +106,14 @@ async function drain(
     rmSync(join(folder, name), { force: true });
   syncFolder(folder);
   return { played, failed, damaged, leftCount: Math.max(0, records.length - JOURNAL_FILE_COUNT_MAX) };
+}
+
+const SHIM_LIFE_MS = 60_000;
+
+/** A shim that was killed while it wrote left it behind; one that writes now is done within its life of 30 s. */
+function removeOld(path: string, now: WallTime): void {
+  const written = statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? now;
+  if (Math.abs(now - written) > SHIM_LIFE_MS) rmSync(path, { force: true }); // Of the future, too: the clock was set back.
 }
 
 function timeOf(name: string): string {

@@ -322,6 +322,29 @@ describe("ADD and DEL of one sandbox", () => {
     expect(await stopped.promise).toBe("shim-gone");
   });
 
+  test("a DEL out of the journal stops an ADD of its sandbox, and waits for its turn", async () => {
+    const log: string[] = [];
+    await serve({
+      add: async (_request, signal) => {
+        log.push("ADD begins");
+        await new Promise((resolve) => signal.addEventListener("abort", resolve, { once: true }));
+        log.push("ADD ends");
+        return err({ code: "cancelled", detail: "stopped" });
+      },
+      del: async ({ key }) => {
+        log.push(`DEL of ${key.containerId}`);
+        return nothing;
+      },
+    });
+    const { answer } = open(requestBytes("ADD"));
+    await expect.poll(() => log).toEqual(["ADD begins"]);
+    expect(await servers[0]?.playDel({ network: "pods", containerId: "c1", ifName: "eth0" })).toMatchObject({
+      ok: true,
+    });
+    await answer;
+    expect(log).toEqual(["ADD begins", "ADD ends", "DEL of c1"]);
+  });
+
   test("an ADD that is finished when its shim is already dead is undone before its key is free", async () => {
     const log: string[] = [];
     const { promise, resolve } = Promise.withResolvers<void>();

@@ -1,4 +1,4 @@
-import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readdirSync, rmSync, utimesSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
@@ -51,6 +51,17 @@ function put(name: string, text: string): void {
 }
 
 const left = (): string[] => readdirSync(join(folder, "journal")).filter((name) => name !== "lock");
+
+test("a file that a shim writes just now is left alone; one of a shim that was killed goes", async () => {
+  const journal = await open();
+  put("old.tmp", "berth-del/1 ");
+  put("young.tmp", "berth-del/1 ");
+  const now = 1_700_000_000;
+  utimesSync(join(folder, "journal", "old.tmp"), now - 61, now - 61);
+  utimesSync(join(folder, "journal", "young.tmp"), now - 30, now - 30);
+  await journal.drain(async () => ok(null));
+  expect(left()).toEqual(["young.tmp"]);
+});
 
 test("each DEL is played once and then gone; a second drain finds nothing", async () => {
   put("a.del", RECORD);
