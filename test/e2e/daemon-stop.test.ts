@@ -1,4 +1,5 @@
 // The end of a daemon by SIGTERM and its return: what runs is finished, who is held goes over to the next daemon, pods notice nothing.
+import { existsSync } from "node:fs";
 import { expect, test } from "vitest";
 import { waitUntil } from "../../src/lab/node.ts";
 import { startPing } from "../../src/lab/packets.ts";
@@ -86,7 +87,10 @@ test("a second daemon waits for the first one's lock, says so, and serves when t
   expect(pod?.answer.ok, pod === undefined ? "" : pod.answer.finished.stdout).toBe(true);
   process.kill(first ?? 0, "SIGTERM");
   await waiting;
-  await waitUntil("the second one serves", 10_000, async () => (await node.state()).allocations.length === 1);
+  await waitUntil("the first one has ended", 10_000, () => !existsSync(`/proc/${first}`));
+  const recorded = async (): Promise<number> =>
+    (await node.state().catch(() => null))?.allocations.length ?? 0;
+  await waitUntil("the second one serves", 10_000, async () => (await recorded()) === 1);
   const [next] = await addPods(node, 1);
   expect(next?.answer.ok, next === undefined ? "" : eventOf(next.answer)).toBe(true);
 });
