@@ -57,7 +57,7 @@ test("an EC2 endpoint that drips a byte a second holds a call no longer than its
   const began = performance.now();
   const answer = await client.ec2.describeInstanceEnis("i-0123456789abcdef0" as InstanceId); // Of an instance's form.
   expect(answer).toMatchObject({ ok: false, error: { code: "Timeout" } });
-  expect(performance.now() - began).toBeLessThan(4_000);
+  expect(performance.now() - began).toBeLessThan(8_000);
 });
 
 test("of an IMDS answer of 100 MB no more than some packets are read", async () => {

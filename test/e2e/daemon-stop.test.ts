@@ -17,7 +17,7 @@ test("ADDs that are held while the daemon is told to stop are served by the next
   cluster.emulator.fault({ kind: "empty-subnet", subnetId: cluster.subnetId });
   await node.startDaemon();
   expect(failures(await held)).toEqual([]);
-  expect(stopMs).toBeLessThan(1_000);
+  expect(stopMs).toBeLessThan(5_000); // They would be held for 20 s.
   expect((await node.state()).allocations.length).toBe(6);
 });
 
@@ -45,7 +45,7 @@ test("a DEL that comes while no daemon is there waits in the journal, and a daem
   await waitUntil("the daemon hangs in a call", 5_000, async () => (await node.state()).plan.kind === "act");
   const began = performance.now();
   await node.stopDaemon("SIGTERM");
-  expect(performance.now() - began).toBeLessThan(3_500);
+  expect(performance.now() - began).toBeLessThan(20_000); // The call would take 60 s.
   const deleted = await node.runtime.call("DEL", first.pod);
   expect(deleted.ok).toBe(true);
   cluster.emulator.clearFaults();

@@ -417,7 +417,7 @@ describe("no daemon", () => {
     const run = await call(verb, {}, { ...CONFIG, cniVersion: "1.1.0" });
     expect(objectOf(run)).toMatchObject({ code: 11, cniVersion: "1.1.0" });
     expect(objectOf(run)["msg"]).toContain("kubectl");
-    expect(run.ms).toBeLessThan(1_500);
+    expect(run.ms).toBeLessThan(6_000);
   });
 
   test("a socket file that nobody listens on counts as none", async () => {
@@ -514,7 +514,7 @@ describe("no daemon", () => {
     chmodSync(socketPath(), 0o600);
     const run = await call("ADD", { BERTH_SOCKET: join(socketPath(), "below-a-file") });
     expect(objectOf(run)).toMatchObject({ code: 11 });
-    expect(run.ms).toBeLessThan(1_000);
+    expect(run.ms).toBeLessThan(6_000); // Its life is 30 s.
   });
 });
 

@@ -24,11 +24,13 @@ function medianMs(work: () => void): number {
   return times.sort((a, b) => a - b)[25] ?? Infinity;
 }
 
-test("planning 15 ENIs of 50 addresses takes under 1 ms, and choosing an address far less", () => {
+// How long they take is in the bench; here only what would be a mistake of a whole order shows.
+test("planning 15 ENIs of 50 addresses takes milliseconds at most, and choosing an address far less", () => {
   const settings = settingsOf({ warmIpTarget: 100 });
   const start = settle(bootedNode(LARGEST), settingsOf({ warmEniTarget: 15 }), NOW).state;
   const state = podsStart(start, settings, NOW, 500);
   expect(state.enis.size).toBe(15);
-  expect(medianMs(() => planPool(recounted(state), settings, NOW))).toBeLessThan(1);
-  expect(medianMs(() => chooseAddress(state, keyOf("new"), settings, NOW))).toBeLessThan(0.1);
+  const planMs = medianMs(() => planPool(recounted(state), settings, NOW));
+  expect(planMs).toBeLessThan(10);
+  expect(medianMs(() => chooseAddress(state, keyOf("new"), settings, NOW))).toBeLessThan(planMs);
 });
