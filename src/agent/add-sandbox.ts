@@ -59,6 +59,11 @@ async function addAnew(
   const { packetFilter } = agent.blocked;
   if (packetFilter !== null) return err({ code: "not-ready", detail: packetFilter });
   await agent.departures.wait(netns, request.key.ifName);
+  if (agent.record.behind) {
+    // Of a full disk nobody gets an address: each try would take one from the pool, which would ask EC2 for another and give it back.
+    const written = await ports.save(cell.state);
+    if (!written.ok) return written;
+  }
   const chosen = await addressFor(agent, request, netns, signal); // At once, or held; in the state when it returns.
   if (!chosen.ok) return chosen;
   const saved = await ports.save(cell.state); // Written down before it is real, so that a crash here leaks nothing for long.

@@ -16,6 +16,7 @@ import {
   pathOf,
   type Pending,
   type World,
+  warmOf,
   type WorldOptions,
 } from "../support/fake-ports.ts";
 import type { Result } from "../../src/lib/result.ts";
@@ -246,6 +247,25 @@ test("an ADD whose record cannot be written gives nothing out", async () => {
   await world.clock.settle();
   expect(errorOf(add)?.code).toBe("checkpoint-unwritable");
   await isUndone(world, agent, "a");
+});
+
+test("while the disk is full, ADDs that come again take nothing from the pool, and EC2 is asked for nothing", async () => {
+  const { world, agent } = await filled();
+  world.failSaves(1_000);
+  world.add(agent, "a");
+  await world.clock.advance(30_000);
+  const [warm, asked] = [warmOf(agent).length, world.cloud.calls.length];
+  for (let at = 0; at < 10; at += 1) {
+    const add = world.add(agent, `b-${at}`);
+    await world.clock.advance(1_000);
+    expect(errorOf(add)?.code).toBe("checkpoint-unwritable");
+    expect(warmOf(agent)).toHaveLength(warm);
+  }
+  expect(world.cloud.calls.length).toBe(asked);
+  world.failSaves(0);
+  const add = world.add(agent, "c");
+  await world.clock.settle();
+  expect(add.answer()?.ok).toBe(true);
 });
 
 test("an ADD that the kernel refuses leaves nothing, and tells the kernel's own words", async () => {

@@ -48,6 +48,7 @@ export const MUTANTS: readonly Mutant[] = [
   {
     name: "believe another node's checkpoint",
     expects: [
+      "address-on-its-eni",
       "foreign-untouched",
       "no-broken-promise",
       "pods-keep-plumbing",
@@ -123,7 +124,7 @@ export const MUTANTS: readonly Mutant[] = [
   },
   {
     name: "give out an address that is leaving",
-    expects: ["never-taken-back-in-use", "address-on-its-eni"],
+    expects: ["never-taken-back-in-use", "leaving-before-call", "address-on-its-eni"],
     edits: [
       edit(
         "core/pool/cooldown.ts",
