@@ -1,5 +1,6 @@
 /** ADD: an address (at once, or waited for) → record → save → plumb → answer, or all undone. */
-import { routedPlumbing } from "../core/plumbing/routed.ts";
+import { ipvlanPathOf } from "../core/plumbing/ipvlan.ts";
+import { sandboxPlumbing } from "../core/plumbing/sandbox.ts";
 import { hostLinkName, sandboxMac } from "../core/plumbing/names.ts";
 import type { NodeError } from "../core/model/error.ts";
 import { sandboxId, type NetnsRef, type PodName, type SandboxKey } from "../core/model/sandbox.ts";
@@ -8,7 +9,7 @@ import { addressReleased } from "../core/state/transitions.ts";
 import { whyNoAddress } from "../core/pool/why.ts";
 import { err, ok, type Result } from "../lib/result.ts";
 import { after, type Instant } from "../lib/time.ts";
-import type { Agent } from "./agent.ts";
+import { blockedBy, type Agent } from "./agent.ts";
 import type { AbortSignalLike } from "./ports.ts";
 import type { MakeAllocation } from "./waiting-room.ts";
 
@@ -56,8 +57,8 @@ async function addAnew(
 ): Promise<Result<Allocation, NodeError>> {
   const { ports, cell } = agent;
   // Without its packet filter a pod of a secondary ENI would send into the void, and none would reach the internet.
-  const { packetFilter } = agent.blocked;
-  if (packetFilter !== null) return err({ code: "not-ready", detail: packetFilter });
+  const blocked = blockedBy(agent);
+  if (blocked !== null) return err({ code: "not-ready", detail: blocked });
   await agent.departures.wait(netns, request.key.ifName);
   if (agent.record.behind) {
     // Of a full disk nobody gets an address: each try would take one from the pool, which would ask EC2 for another and give it back.
@@ -69,7 +70,7 @@ async function addAnew(
   const saved = await ports.save(cell.state); // Written down before it is real, so that a crash here leaks nothing for long.
   if (!saved.ok) return await undone(agent, chosen.value, saved.error, "never-used");
   if (signal.aborted) return await undone(agent, chosen.value, cancelled(), "never-used");
-  const plumbed = ports.kernel.plumbSandbox(netns, routedPlumbing(chosen.value, cell.state.instance.limits));
+  const plumbed = ports.kernel.plumbSandbox(netns, sandboxPlumbing(chosen.value, cell.state.instance.limits));
   if (!plumbed.ok) return await undone(agent, chosen.value, plumbed.error, "plumbed");
   return ok(chosen.value);
 }
@@ -111,6 +112,10 @@ function allocationMaker(agent: Agent, request: AddRequest, netns: NetnsRef): Ma
     hostMac: sandboxMac("host", id),
     podMac: sandboxMac("pod", id),
     mtu: agent.settings.podMtu,
+    // Written down with the address: whatever the setting becomes, this pod keeps its path.
+    ...(agent.settings.plumbing.dataPath === "ipvlan"
+      ? { ipvlan: ipvlanPathOf(eni, agent.cell.state.instance) }
+      : {}),
     requestId: request.requestId,
     since: agent.ports.time.wallNow(),
   });
@@ -150,7 +155,7 @@ async function answerAgain(
     const detail = `it holds ${known.ip}; the runtime must DEL it before it can ADD it again`;
     return err({ code: "sandbox-exists", sandbox: known.id, detail });
   }
-  const plumbing = routedPlumbing(known, cell.state.instance.limits);
+  const plumbing = sandboxPlumbing(known, cell.state.instance.limits);
   const differences = ports.kernel.checkSandbox(known.netns, plumbing);
   if (!differences.ok) return differences;
   if (differences.value.length === 0) return ok(known);

@@ -17,13 +17,18 @@ export type Agent = {
   readonly departures: Departures;
   readonly beingAdded: Set<SandboxId>; // In the state, not yet plumbed: nobody else may plumb them.
   /** Why no pod may be started now, in words for operators; null when all is well. */
-  readonly blocked: { packetFilter: string | null };
+  readonly blocked: { packetFilter: string | null; dataPath: string | null };
   /** `behind`: the last save failed, so that the checkpoint tells of an earlier state. */
   readonly record: { behind: boolean };
   readonly wakeRefill: Wake;
   readonly wakeRepair: Wake; // Something in the kernel may have changed.
   readonly wakeFilter: Wake; // Something in nftables may have.
 };
+
+/** The first of the reasons why no pod may be started now; null when all is well. */
+export function blockedBy({ blocked }: Pick<Agent, "blocked">): string | null {
+  return blocked.dataPath ?? blocked.packetFilter;
+}
 
 export function createAgent(
   ports: Ports,
@@ -52,7 +57,7 @@ export function createAgent(
     waiting,
     departures: new Departures(),
     beingAdded: new Set(),
-    blocked: { packetFilter: null },
+    blocked: { packetFilter: null, dataPath: null },
     record,
     wakeRefill,
     wakeRepair,

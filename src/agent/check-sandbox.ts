@@ -1,7 +1,7 @@
 /** CHECK and GC: is what we made still there, and what has the runtime forgotten? */
 import type { NodeError } from "../core/model/error.ts";
 import { sandboxId, type SandboxKey } from "../core/model/sandbox.ts";
-import { routedPlumbing } from "../core/plumbing/routed.ts";
+import { sandboxPlumbing } from "../core/plumbing/sandbox.ts";
 import { isUnknown } from "../core/reconcile/recover.ts";
 import type { Allocation } from "../core/state/node-state.ts";
 import { err, ok, type Result } from "../lib/result.ts";
@@ -24,7 +24,7 @@ export async function checkSandbox(
   }
   const found = ports.kernel.checkSandbox(
     allocation.netns,
-    routedPlumbing(allocation, cell.state.instance.limits),
+    sandboxPlumbing(allocation, cell.state.instance.limits),
   );
   if (!found.ok) return found;
   const address = cell.state.enis.get(allocation.eni)?.addresses.get(allocation.ip);

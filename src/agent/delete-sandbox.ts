@@ -4,7 +4,7 @@
  */
 import type { NodeError } from "../core/model/error.ts";
 import { sandboxId, type SandboxKey } from "../core/model/sandbox.ts";
-import { routedPlumbing } from "../core/plumbing/routed.ts";
+import { sandboxPlumbing } from "../core/plumbing/sandbox.ts";
 import type { Allocation } from "../core/state/node-state.ts";
 import { addressReleased } from "../core/state/transitions.ts";
 import { ok, type Result } from "../lib/result.ts";
@@ -33,7 +33,7 @@ export async function deleteSandbox(agent: Agent, key: SandboxKey): Promise<Resu
 /** From here on no packet finds the pod, whatever its link still does. */
 function unroute(agent: Agent, allocation: Allocation): void {
   const { ports, cell } = agent;
-  const plumbing = routedPlumbing(allocation, cell.state.instance.limits);
+  const plumbing = sandboxPlumbing(allocation, cell.state.instance.limits);
   const failures = ports.kernel.apply(plumbing.host.map((object) => ({ verb: "delete" as const, object })));
   for (const { errno, detail } of failures) {
     ports.log({
@@ -49,7 +49,9 @@ function unroute(agent: Agent, allocation: Allocation): void {
 }
 
 async function removeLink(agent: Agent, allocation: Allocation): Promise<void> {
-  const removed = await agent.ports.kernel.deleteLink(allocation.hostLink);
+  const plumbing = sandboxPlumbing(allocation, agent.cell.state.instance.limits);
+  const inside = plumbing.slave === undefined ? undefined : { netns: allocation.netns, plumbing };
+  const removed = await agent.ports.kernel.deleteLink(allocation.hostLink, inside);
   if (removed.ok) return;
   const { errno, detail } = removed.error; // Left to the sweep, which finds it by its alias.
   agent.ports.log({

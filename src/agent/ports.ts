@@ -41,7 +41,13 @@ export type Kernel = {
   readonly plumbSandbox: (netns: NetnsRef, plumbing: SandboxPlumbing) => Result<null, NodeError>;
   /** Differences between the sandbox as it is and as it should be, for CHECK; empty when all is well. */
   readonly checkSandbox: (netns: NetnsRef, plumbing: SandboxPlumbing) => Result<readonly string[], NodeError>;
-  readonly deleteLink: (name: string) => Promise<Result<null, KernelFailure>>;
+  /** `inside`: the sandbox, where its slave must go as well, since that dies only with its namespace. */
+  readonly deleteLink: (
+    name: string,
+    inside?: { readonly netns: NetnsRef; readonly plumbing: SandboxPlumbing },
+  ) => Promise<Result<null, KernelFailure>>;
+  /** Why no pod can be plumbed in ipvlan mode, with the remedy; null when one can. Absent where the host is known to have all. */
+  readonly ipvlanMissing?: () => string | null;
   /** Our nft table as it should be. True when it had to be loaded. Runs a process: at start, on policy change, after an nftables event. */
   readonly ensurePacketFilter: (text: string) => Promise<Result<boolean, KernelFailure>>;
   readonly ensureSysctls: (sysctls: readonly Sysctl[]) => readonly KernelFailure[];

@@ -61,7 +61,13 @@ export async function recover(options: StartOptions): Promise<Agent | null> {
     netnsLives: ports.runtime.netnsLives,
   };
   const { manageUntagged, podMtu, cooldownMs } = settings;
-  const rules = { manageUntagged, podMtu, cooldownMs, hostLinkPrefix: settings.plumbing.hostLinkPrefix };
+  const rules = {
+    manageUntagged,
+    podMtu,
+    cooldownMs,
+    hostLinkPrefix: settings.plumbing.hostLinkPrefix,
+    dataPath: settings.plumbing.dataPath,
+  };
   const recovered = recoverNode(truths, rules, ports.time.now(), ports.time.wallNow());
   for (const { what, ...fields } of recovered.notes) ports.log({ level: "info", message: what, ...fields });
   // What IMDS told is good enough for pods, not for changing EC2: that is looked at before anything is asked of it.

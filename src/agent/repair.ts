@@ -189,9 +189,26 @@ async function followInstance(agent: Agent): Promise<void> {
   ports.log({ level: "info", message: "the vpc's cidrs changed", before, now });
 }
 
-/** False when it could not be loaded: then no pod is started (`agent.blocked`). */
+/** A kernel without ipvlan is told of aloud, and asked again later: its module may come. Until then no pod is started. */
+function lookAtDataPath({ ports, settings, blocked }: Agent): boolean {
+  const before = blocked.dataPath;
+  blocked.dataPath =
+    settings.plumbing.dataPath === "ipvlan" ? (ports.kernel.ipvlanMissing?.() ?? null) : null;
+  if (blocked.dataPath !== null && before === null)
+    ports.log({
+      level: "error",
+      message: "pods cannot be started: BERTH_DATA_PATH=ipvlan",
+      detail: blocked.dataPath,
+    });
+  if (blocked.dataPath === null && before !== null)
+    ports.log({ level: "info", message: "the kernel has ipvlan now" });
+  return blocked.dataPath === null;
+}
+
+/** False when it could not be loaded, or the kernel lacks the data path: then no pod is started (`agent.blocked`). */
 export async function ensurePacketFilter(agent: Agent): Promise<boolean> {
   const { ports, cell, settings, blocked } = agent;
+  const capable = lookAtDataPath(agent);
   const links = ports.kernel.observeLinks();
   const primary = links.ok ? linkOfEni(links.value, cell.state.instance.primaryMac) : null;
   if (primary === null) {
@@ -203,7 +220,10 @@ export async function ensurePacketFilter(agent: Agent): Promise<boolean> {
     blocked.packetFilter = `the packet filter cannot be made: no link has the primary ENI's MAC ${cell.state.instance.primaryMac}`;
     return false;
   }
-  const text = printPacketFilter(packetFilter(cell.state.instance, primary.name, settings.plumbing));
+  const ipvlan =
+    settings.plumbing.dataPath === "ipvlan" ||
+    [...cell.state.allocations.values()].some((allocation) => allocation.ipvlan !== undefined);
+  const text = printPacketFilter(packetFilter(cell.state.instance, primary.name, settings.plumbing, ipvlan));
   const loaded = await ports.kernel.ensurePacketFilter(text);
   if (!loaded.ok) {
     const { step, errno, detail } = loaded.error;
@@ -216,5 +236,5 @@ export async function ensurePacketFilter(agent: Agent): Promise<boolean> {
     ports.log({ level: "info", message: "packet filter loaded" });
     ports.observed({ kind: "repaired", what: "packet-filter" });
   }
-  return true;
+  return capable;
 }

@@ -3,7 +3,7 @@
  * when two truths agree, over two looks: its namespace is gone, and so is its link or the runtime's own record of it.
  */
 import { planHost } from "../core/plumbing/host.ts";
-import { routedPlumbing } from "../core/plumbing/routed.ts";
+import { sandboxPlumbing } from "../core/plumbing/sandbox.ts";
 import { isUnknown } from "../core/reconcile/recover.ts";
 import { suspect, type Suspicions } from "../core/reconcile/suspicion.ts";
 import { sandboxId, type SandboxId } from "../core/model/sandbox.ts";
@@ -86,7 +86,7 @@ export function replumbLost(agent: Agent, links: readonly LinkSeen[]): void {
       continue;
     const plumbed = ports.kernel.plumbSandbox(
       allocation.netns,
-      routedPlumbing(allocation, cell.state.instance.limits),
+      sandboxPlumbing(allocation, cell.state.instance.limits),
     );
     const fields = { sandbox: id, ip: allocation.ip };
     if (!plumbed.ok) {

@@ -2,6 +2,9 @@
 import { fileURLToPath } from "node:url";
 import { demo } from "../lab/demo.ts";
 import { isInside, runInside } from "../lab/enter.ts";
+import { isGuest } from "../lab/guest/guest.ts";
+import { buildGuestKernel } from "../lab/guest/kernel.ts";
+import { needsGuest } from "../lab/matrix/columns.ts";
 import { matrix } from "../lab/matrix/matrix.ts";
 import { endProcess } from "../libc/libc.ts";
 import { emulate } from "./emulate.ts";
@@ -26,7 +29,12 @@ async function main(args: readonly string[]): Promise<number> {
       const unknown = rest.filter((option) => option.startsWith("-") && option !== "--json");
       if (unknown.length > 0) return usage(`matrix does not know ${unknown.join(" ")}`);
       const modes = rest.filter((option) => !option.startsWith("-"));
-      if (!isInside()) return await runInside([fileURLToPath(import.meta.url), ...args]);
+      if (!isInside()) {
+        // Before the namespaces that cut the network off. Without it the modes that need it are told as not run.
+        const built = needsGuest(modes) && !isGuest() ? buildGuestKernel() : null;
+        if (built?.ok === false) process.stderr.write(`berth: ${built.error}\n`);
+        return await runInside([fileURLToPath(import.meta.url), ...args]);
+      }
       return await matrix({ json: rest.includes("--json"), ...(modes.length === 0 ? {} : { modes }) });
     }
     case "emulator":

@@ -12,6 +12,9 @@ import type { SpecVersion } from "./wire.ts";
 export type Attached = {
   readonly ip: Ip;
   readonly gateway: Ip; // The pod's next hop, on its own link.
+  readonly prefixLength?: number; // Of the address in the pod; not given: all bits.
+  readonly defaultGateway?: Ip; // Where it is not `gateway`.
+  readonly routes?: readonly { readonly to: string; readonly gateway: Ip }[]; // Beside the default one.
   readonly ifName: string;
   readonly netnsPath: string;
   readonly podMac: Mac;
@@ -33,17 +36,21 @@ export function printResult(attached: Attached, config: NetworkConfig): string {
   const address = {
     ...(hasFamilies(version) ? { version: family } : {}), // 1.0.0 took it away: the address itself tells.
     interface: podIndex,
-    address: `${attached.ip}/${family === "4" ? 32 : 128}`,
+    address: `${attached.ip}/${attached.prefixLength ?? (family === "4" ? 32 : 128)}`,
     gateway: attached.gateway,
   };
-  const route = { dst: family === "4" ? "0.0.0.0/0" : "::/0", gw: attached.gateway };
+  const { defaultGateway = attached.gateway, routes: others = [] } = attached;
+  const routes = [
+    { dst: family === "4" ? "0.0.0.0/0" : "::/0", gw: defaultGateway },
+    ...others.map(({ to, gateway }) => ({ dst: to, gw: gateway })),
+  ];
   const dns = dnsOf(previous, config);
   const result = {
     ...previous,
     cniVersion: version,
     interfaces: [...before, host, pod],
     ips: [...(previous.ips ?? []), address],
-    routes: [...(previous.routes ?? []), route],
+    routes: [...(previous.routes ?? []), ...routes],
     ...(dns === null ? {} : { dns }),
   };
   return `${JSON.stringify(result)}\n`;

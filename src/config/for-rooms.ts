@@ -34,6 +34,7 @@ export function poolSettings(config: Config): PoolSettings {
 /** What the plumbing planner goes by: the shape of core/plumbing's PlumbingSettings, which this room does not import. */
 export function plumbingSettings(config: Config) {
   return {
+    dataPath: config.dataPath,
     eniMtu: config.eniMtu,
     hostLinkPrefix: config.hostLinkPrefix,
     mainMark: config.connmark,

@@ -150,9 +150,10 @@ export const OWN_SETTINGS = {
     name: "BERTH_DATA_PATH",
     unit: "choice",
     default: "routed",
-    allowed: "routed",
-    meaning: "How pods are joined to the node: routed is a veth pair a pod.",
-    schema: oneOf(["routed"]),
+    allowed: "routed or ipvlan",
+    meaning:
+      "How new pods are joined to the node and the VPC: routed is a veth pair a pod; ipvlan is a slave of the ENI and a veth pair. Running pods keep theirs.",
+    schema: oneOf(["routed", "ipvlan"]),
   }),
   prefixFallback: own({
     name: "BERTH_PREFIX_FALLBACK",

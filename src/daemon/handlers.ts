@@ -1,16 +1,19 @@
 /** The agent's walks as the handlers of the plugin's socket, with what each took counted. */
 import { addSandbox } from "../agent/add-sandbox.ts";
-import type { Agent } from "../agent/agent.ts";
+import { blockedBy, type Agent } from "../agent/agent.ts";
 import { checkSandbox, collectGarbage } from "../agent/check-sandbox.ts";
 import { deleteSandbox } from "../agent/delete-sandbox.ts";
 import type { Handlers } from "../cni/dispatch.ts";
 import { prevResultDifferences, type Attached } from "../cni/result.ts";
 import type { NodeError } from "../core/model/error.ts";
+import type { Capabilities } from "../cni/netconf.ts";
+import { gatewayOf } from "../core/plumbing/eni-host.ts";
 import { POD_GATEWAY_TEXT } from "../core/plumbing/names.ts";
+import type { DataPath } from "../core/plumbing/settings.ts";
 import { whyNoAddress } from "../core/pool/why.ts";
 import { takeCensus } from "../core/state/census.ts";
 import type { Allocation } from "../core/state/node-state.ts";
-import { ipv4 } from "../lib/ip.ts";
+import { ipv4, printCidr4 } from "../lib/ip.ts";
 import { err, ok, type Result } from "../lib/result.ts";
 import { after, type Instant } from "../lib/time.ts";
 import type { Counters } from "./state-report.ts";
@@ -48,7 +51,15 @@ export function createHandlers(
         await place.take();
       },
     };
-    const { key, netnsPath, pod, requestId } = request;
+    const { key, netnsPath, pod, requestId, config } = request;
+    const refused = refusedCapability(agent.settings.plumbing.dataPath, config.capabilities);
+    if (refused !== null) {
+      ended();
+      counts.adds += 1;
+      counts.failedAdds += 1;
+      ports.observed({ kind: "add", outcome: refused.code, durationMs: 0, heldMs: 0 });
+      return err(refused);
+    }
     const deadline = earlier(after(request.deadline, -ANSWER_MS), after(began, options.addHoldMs));
     const added = await addSandbox(
       agent,
@@ -103,8 +114,8 @@ export function createHandlers(
 /** Success while ADDs can be served. An empty pool is no reason to take the node out of scheduling, unless the operator says so. */
 function statusOf(agent: Agent, options: HandlerOptions): Result<null, NodeError> {
   if (options.stopping()) return err({ code: "not-ready", detail: "the daemon is stopping" });
-  const { packetFilter } = agent.blocked;
-  if (packetFilter !== null) return err({ code: "not-ready", detail: packetFilter });
+  const blocked = blockedBy(agent);
+  if (blocked !== null) return err({ code: "not-ready", detail: blocked });
   if (options.statusWhenEmpty === "ready") return ok(null);
   const now = agent.ports.time.now();
   if (takeCensus(agent.cell.state, now).warm > 0) return ok(null);
@@ -114,8 +125,47 @@ function statusOf(agent: Agent, options: HandlerOptions): Result<null, NodeError
     : err({ code: "not-ready", detail: `no address is warm, and none can be had: ${why.detail}` });
 }
 
+/**
+ * What a pod asks for and an ipvlan pod cannot have: its traffic to the VPC passes neither the node's NAT nor its shaper. We declare both
+ * capabilities, so that the runtime tells us, and a pod is not started without what it was promised.
+ */
+function refusedCapability(
+  dataPath: DataPath,
+  { portMappings, bandwidth }: Capabilities,
+): Extract<NodeError, { code: "config-refused" }> | null {
+  if (dataPath !== "ipvlan") return null;
+  const instead = "run the pod on a node with BERTH_DATA_PATH=routed";
+  const ports = portMappings.filter(({ hostPort }) => hostPort > 0).map(({ hostPort }) => hostPort);
+  if (ports.length > 0) {
+    const detail = `host port ${ports.join(", ")} cannot be served: an ipvlan pod's traffic passes the node by; use a NodePort Service, hostNetwork, or ${instead}`;
+    return { code: "config-refused", key: "runtimeConfig.portMappings", detail };
+  }
+  if (bandwidth !== null && (bandwidth.ingressRate > 0 || bandwidth.egressRate > 0)) {
+    const detail = `bandwidth limits cannot be kept: an ipvlan pod's traffic passes the node by; remove the annotations kubernetes.io/ingress-bandwidth and egress-bandwidth, or ${instead}`;
+    return { code: "config-refused", key: "runtimeConfig.bandwidth", detail };
+  }
+  return null;
+}
+
 function attachedOf(allocation: Allocation, netnsPath: string): Attached {
-  const { ip, key, podMac, hostLink, hostMac, mtu } = allocation;
+  const { ip, key, podMac, hostLink, hostMac, mtu, ipvlan } = allocation;
+  if (ipvlan !== undefined) {
+    const { parentMac, subnet, nodeIp, vpcCidrs } = ipvlan;
+    const gateway = gatewayOf({ subnetCidr: subnet });
+    return {
+      ip,
+      prefixLength: subnet.prefixLength,
+      gateway,
+      defaultGateway: nodeIp,
+      routes: vpcCidrs.map((cidr) => ({ to: printCidr4(cidr), gateway })),
+      ifName: key.ifName,
+      netnsPath,
+      podMac: parentMac,
+      hostLink,
+      hostMac,
+      mtu,
+    };
+  }
   return {
     ip,
     gateway: ipv4(POD_GATEWAY_TEXT),

@@ -5,7 +5,7 @@
 import { hostname } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
-import type { Agent } from "../agent/agent.ts";
+import { blockedBy, type Agent } from "../agent/agent.ts";
 import { deleteSandbox } from "../agent/delete-sandbox.ts";
 import { keepRunning } from "../agent/loop.ts";
 import { recover } from "../agent/recover.ts";
@@ -280,6 +280,7 @@ async function install(config: Config, log: RootLog): Promise<void> {
   const conflist = await installConflist(config.hostConfDirectory, {
     networkName: config.networkName,
     chainPortmap: config.chainPortmap,
+    refusesCapabilities: config.dataPath === "ipvlan",
     socketPath: config.cniSocketPath === "/run/berth/berth.sock" ? null : config.cniSocketPath,
     journalDirectory: config.journalDirectory === "/var/lib/berth/journal" ? null : config.journalDirectory,
   });
@@ -324,7 +325,7 @@ function pagesOf(life: Life, metrics: Metrics, cluster: Cluster): Parameters<typ
 /** Ready while ADDs are served. An empty pool is no reason not to be: it fills, and ADDs wait. */
 function readiness(life: Life): Health {
   if (life.phase !== "serving") return { ok: false, reasons: [`the daemon is ${life.phase}`] };
-  const reason = life.agent?.blocked.packetFilter ?? null;
+  const reason = life.agent === null ? null : blockedBy(life.agent);
   return reason === null ? { ok: true, reasons: [] } : { ok: false, reasons: [reason] };
 }
 

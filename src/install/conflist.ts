@@ -18,6 +18,8 @@ export const CONFLIST_NAME = "05-berth.conflist";
 export type ConflistOptions = {
   readonly networkName: string;
   readonly chainPortmap: boolean;
+  /** We refuse host ports and bandwidth limits ourselves, so the runtime must tell us of them, and nobody else serves them. */
+  readonly refusesCapabilities: boolean;
   /** Only where they are not the plugin's own defaults: it then knows them by itself. */
   readonly socketPath: string | null;
   readonly journalDirectory: string | null;
@@ -31,6 +33,7 @@ export type ConflistOptions = {
 export function conflistText(options: ConflistOptions): string {
   const ours = {
     type: SHIM_NAME,
+    ...(options.refusesCapabilities ? { capabilities: { portMappings: true, bandwidth: true } } : {}),
     ...(options.socketPath === null ? {} : { berthSocket: options.socketPath }),
     ...(options.journalDirectory === null ? {} : { berthJournal: options.journalDirectory }),
   };
@@ -39,7 +42,7 @@ export function conflistText(options: ConflistOptions): string {
     cniVersion: "1.0.0",
     cniVersions: ["0.4.0", "1.0.0", "1.1.0"],
     name: options.networkName,
-    plugins: options.chainPortmap ? [ours, portmap] : [ours],
+    plugins: options.chainPortmap && !options.refusesCapabilities ? [ours, portmap] : [ours],
   };
   return `${JSON.stringify(list, null, 2)}\n`;
 }

@@ -4,14 +4,18 @@ import type { NetnsRef } from "../core/model/sandbox.ts";
 import type { HostSeen, KernelObject, LinkSeen, SandboxPlumbing } from "../core/plumbing/object.ts";
 import { unreachable } from "../lib/assert.ts";
 import { err, ok, type Result } from "../lib/result.ts";
-import { type NeighbourSeen, parseNeighbour } from "../netlink/answers.ts";
+import { type NeighbourSeen, parseForwards, parseNeighbour } from "../netlink/answers.ts";
 import type { Connection } from "../netlink/connection.ts";
 import { dumpRequests } from "../netlink/messages.ts";
 import { openInNetns } from "../netlink/netns.ts";
 import { failureOf, netnsInvalid, refused } from "./failure.ts";
 import { observe } from "./observe.ts";
+import { podFilterDifferences } from "./slave.ts";
 
-type Seen = HostSeen & { readonly neighbours: readonly NeighbourSeen[] };
+type Seen = Omit<HostSeen, "neighbours"> & {
+  readonly neighbours: readonly NeighbourSeen[];
+  readonly forwarding: ReadonlySet<string>; // Links, by name.
+};
 
 /**
  * One sentence a difference, each beginning with "host: " or "pod: "; empty when all is well.
@@ -31,6 +35,12 @@ export function checkSandbox(
     const outside = everything(host);
     if (!outside.ok) return outside;
     const { pair } = plumbing;
+    const slave = slaveDifferences(inside.value, plumbing);
+    if (plumbing.filter !== undefined) {
+      const filter = podFilterDifferences(pod, plumbing.filter);
+      if (!filter.ok) return err(refused(filter.error));
+      slave.push(...filter.value);
+    }
     return ok([
       ...linkDifferences(outside.value, pair.hostName, {
         mac: pair.hostMac,
@@ -42,6 +52,7 @@ export function checkSandbox(
         .flatMap((object) => objectDifferences(outside.value, object))
         .map((text) => `host: ${text}`),
       ...linkDifferences(inside.value, pair.podName, { mac: pair.podMac }).map((text) => `pod: ${text}`),
+      ...slave.map((text) => `pod: ${text}`),
       ...plumbing.pod
         .flatMap((object) => objectDifferences(inside.value, object))
         .map((text) => `pod: ${text}`),
@@ -56,13 +67,22 @@ function everything(connection: Connection): Result<Seen, NodeError> {
   if (!seen.ok) return err(refused(seen.error));
   const neighbours = connection.dump(dumpRequests.neighbours, parseNeighbour);
   if (!neighbours.ok) return err(refused(failureOf(neighbours.error)));
-  return ok({ ...seen.value, neighbours: neighbours.value.objects });
+  const links = connection.dump(dumpRequests.links, parseForwards);
+  if (!links.ok) return err(refused(failureOf(links.error)));
+  const forwarding = new Set(links.value.objects.flatMap(({ name, forwards }) => (forwards ? [name] : [])));
+  return ok({ ...seen.value, neighbours: neighbours.value.objects, forwarding });
+}
+
+function slaveDifferences(seen: Seen, { slave }: SandboxPlumbing): string[] {
+  if (slave === undefined) return [];
+  const { name, parentMac, alias } = slave;
+  return [...linkDifferences(seen, name, { mac: parentMac, alias, kind: "ipvlan" })];
 }
 
 function linkDifferences(
   seen: Seen,
   name: string,
-  should: Partial<Pick<LinkSeen, "mac" | "alias" | "group" | "mtu" | "up">>,
+  should: Partial<Pick<LinkSeen, "mac" | "alias" | "group" | "mtu" | "up" | "kind">>,
 ): readonly string[] {
   const link = seen.links.find((each) => each.name === name);
   if (link === undefined) return [`link ${name} is missing`];
@@ -76,7 +96,12 @@ function objectDifferences(seen: Seen, object: KernelObject): readonly string[] 
   switch (object.kind) {
     case "link": {
       const { name, mtu, up, group } = object;
-      return linkDifferences(seen, name, { mtu, up, ...(group === null ? {} : { group }) });
+      return [
+        ...linkDifferences(seen, name, { mtu, up, ...(group === null ? {} : { group }) }),
+        ...(object.forwards === undefined || seen.forwarding.has(name)
+          ? []
+          : [`link ${name} does not forward, or checks the way back`]),
+      ];
     }
     case "address": {
       const { link, ip, prefixLength } = object;
@@ -102,7 +127,7 @@ function objectDifferences(seen: Seen, object: KernelObject): readonly string[] 
     }
     case "rule": {
       const there = seen.rules.some(
-        (rule) => rule.priority === object.priority && rule.table === object.table,
+        (rule) => rule.priority === object.priority && rule.table === object.table && rule.iif === object.iif,
       );
       return there ? [] : [`rule ${object.priority} lookup ${object.table} is missing`];
     }

@@ -16,6 +16,7 @@ import { failureOf, type KernelFailure } from "./failure.ts";
 import { observe, observeLinks } from "./observe.ts";
 import { createPacketFilter, type LoadedFilter } from "./packet-filter.ts";
 import { lookAtNetns, plumbSandbox } from "./sandbox.ts";
+import { deleteSlave, type DoomedSlave, ipvlanMissing } from "./slave.ts";
 import { createSysctlFiles, ensureSysctls } from "./sysctl.ts";
 
 /**
@@ -31,7 +32,8 @@ export type HostKernel = {
   readonly lookAtNetns: (path: string) => Result<NetnsRef, NodeError>;
   readonly plumbSandbox: (netns: NetnsRef, plumbing: SandboxPlumbing) => Result<null, NodeError>;
   readonly checkSandbox: (netns: NetnsRef, plumbing: SandboxPlumbing) => Result<readonly string[], NodeError>;
-  readonly deleteLink: (name: string) => Promise<Result<null, KernelFailure>>;
+  readonly deleteLink: (name: string, inside?: DoomedSlave) => Promise<Result<null, KernelFailure>>;
+  readonly ipvlanMissing: () => string | null;
   /** True when it had to be loaded: the text is new, or the table is not as it was loaded any more. */
   readonly ensurePacketFilter: (text: string) => Promise<Result<boolean, KernelFailure>>;
   readonly ensureSysctls: (sysctls: readonly Sysctl[]) => readonly KernelFailure[];
@@ -82,9 +84,11 @@ export function createHostKernel(options: {
     return ok(true);
   };
 
-  const deleteLink: HostKernel["deleteLink"] = async (name) => {
-    const gone = await unlinker.value.unlink(name);
-    return gone.ok ? ok(null) : err(failureOf(gone.error));
+  const deleteLink: HostKernel["deleteLink"] = async (name, inside) => {
+    const leaving = unlinker.value.unlink(name);
+    const slave = inside === undefined ? ok(null) : await deleteSlave(inside);
+    const gone = await leaving;
+    return gone.ok ? slave : err(failureOf(gone.error));
   };
   const later = (work: Promise<Result<null, KernelFailure>>): void => {
     const tell = (cause: unknown): void =>
@@ -101,6 +105,7 @@ export function createHostKernel(options: {
     plumbSandbox: (netns, plumbing) => plumbSandbox(host, netns, plumbing, startDeleting),
     checkSandbox: (netns, plumbing) => checkSandbox(host, netns, plumbing),
     deleteLink,
+    ipvlanMissing: () => ipvlanMissing(host),
     ensurePacketFilter,
     ensureSysctls: (wanted) => ensureSysctls(sysctls, wanted),
     forgetConnections: (ip) => {

@@ -1,7 +1,7 @@
 /** What is there in the namespace of a connection: links, IPv4 addresses, routes and rules, ours and others', as they are now. */
 import type { HostSeen, LinkSeen } from "../core/plumbing/object.ts";
 import { err, ok, type Result } from "../lib/result.ts";
-import { parseAddress, parseLink, parseRoute, parseRule } from "../netlink/answers.ts";
+import { parseAddress, parseLink, parseNeighbour, parseRoute, parseRule } from "../netlink/answers.ts";
 import type { Connection } from "../netlink/connection.ts";
 import { dumpRequests } from "../netlink/messages.ts";
 import { failureOf, type KernelFailure } from "./failure.ts";
@@ -27,6 +27,8 @@ export function observe(connection: Connection): Result<HostSeen, KernelFailure>
   if (!routes.ok) return err(failureOf(routes.error));
   const rules = connection.dump(dumpRequests.rules, parseRule);
   if (!rules.ok) return err(failureOf(rules.error));
+  const neighbours = connection.dump(dumpRequests.neighbours, parseNeighbour);
+  if (!neighbours.ok) return err(failureOf(neighbours.error));
 
   const nameOf = new Map(links.value.objects.map((link) => [link.index, link.name]));
   let unreadable = [links, addresses, routes, rules].reduce((sum, { value }) => sum + value.unreadable, 0);
@@ -55,5 +57,9 @@ export function observe(connection: Connection): Result<HostSeen, KernelFailure>
     if (rule === "other") unreadable += 1;
     else seen.rules.push(rule);
   }
-  return ok({ links: links.value.objects, ...seen, unreadable });
+  const permanent = neighbours.value.objects.flatMap(({ linkIndex, ip, mac, permanent }) => {
+    const link = nameOf.get(linkIndex);
+    return permanent && mac !== null && link !== undefined ? [{ link, ip, mac }] : [];
+  });
+  return ok({ links: links.value.objects, ...seen, unreadable, neighbours: permanent });
 }

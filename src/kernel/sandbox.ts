@@ -1,6 +1,6 @@
 /**
- * A sandbox's plumbing across two namespaces: the veth pair is made from the host with its pod end already inside, the pod's
- * own objects through a socket in its namespace, the host's last. All of it stands, or none.
+ * A sandbox's plumbing across two namespaces: the veth pair is made from the host with its pod end already inside, and so is an ipvlan
+ * slave; the pod's own objects through a socket in its namespace, the host's last. All of it stands, or none.
  */
 import type { NodeError } from "../core/model/error.ts";
 import type { NetnsRef } from "../core/model/sandbox.ts";
@@ -12,6 +12,7 @@ import { linkDeleteRequest, linkGetRequest, linkSetRequest, vethCreateRequest } 
 import { lookAtNetns as look, openInNetns, type NetnsConnection } from "../netlink/netns.ts";
 import { applyOps, linkByName, linkOf, putAll } from "./apply.ts";
 import { failureOf, type KernelFailure, netnsInvalid, refused } from "./failure.ts";
+import { createSlave, loadPodFilter } from "./slave.ts";
 
 /** Which namespace the path means now. Error: netns-invalid, also for the host's own namespace. */
 export function lookAtNetns(path: string): Result<NetnsRef, NodeError> {
@@ -41,10 +42,15 @@ export function plumbSandbox(
   try {
     const made = createPair(host, pod, netns, plumbing.pair);
     if (!made.ok) return made;
-    const failed = finish(host, pod.connection, plumbing, made.value);
-    if (failed === null) return ok(null);
+    const { slave, filter } = plumbing;
+    const joined = slave === undefined ? ok(null) : createSlave(host, pod, netns.path, slave);
+    const loaded = joined.ok && filter !== undefined ? loadPodFilter(pod, filter) : null;
+    const failed = joined.ok ? (loaded ?? finish(host, pod.connection, plumbing, made.value)) : null;
+    if (joined.ok && failed === null) return ok(null);
     unplumbSandbox(host, plumbing, deleteLink);
-    return err(refused(failed));
+    // Waits for the kernel, some 20 ms; but the address must be free again when we answer.
+    if (joined.ok && slave !== undefined) pod.connection.requestOne(linkDeleteRequest({ name: slave.name }));
+    return joined.ok && failed !== null ? err(refused(failed)) : joined;
   } finally {
     pod.close();
   }

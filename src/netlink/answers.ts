@@ -8,6 +8,7 @@ import * as rt from "netlink/dist/rt/structs.js";
 import * as structs from "netlink/dist/structs.js";
 import type { KernelObject, LinkSeen } from "../core/plumbing/object.ts";
 import { ipv4, type Ipv4 } from "../lib/ip.ts";
+import { AF_INET, IPV4_DEVCONF } from "./messages.ts";
 
 const NLM_F_CAPPED = 0x100; // linux/netlink.h: the request's payload is not repeated in its error.
 const NLM_F_ACK_TLVS = 0x200; // Extended ack attributes follow.
@@ -115,6 +116,29 @@ export function parsePeerIndex(message: structs.NetlinkMessage): number | null {
   });
 }
 
+/** A link's switches of net.ipv4.conf, as far as `forwards` asks for them. Null where the kernel does not tell. */
+export function parseForwards(
+  message: structs.NetlinkMessage,
+): { readonly name: string; readonly forwards: boolean } | null {
+  return readable(() => {
+    let name = "";
+    let forwards = false;
+    structs.parseAttributes(message.data.subarray(rt.__LENGTH_Link), ({ type, data }) => {
+      if (type === 3) name = structs.getString(data);
+      if (type !== 26) return; // IFLA_AF_SPEC, in it AF_INET, in it IFLA_INET_CONF: an array of u32, the first is number 1.
+      structs.parseAttributes(data, (family) => {
+        if (family.type !== AF_INET) return;
+        structs.parseAttributes(family.data, (conf) => {
+          const at = (number: number): number => structs.readU32.call(conf.data, 4 * (number - 1));
+          if (conf.type === 1)
+            forwards = at(IPV4_DEVCONF.forwarding) === 1 && at(IPV4_DEVCONF.rpFilter) === 2;
+        });
+      });
+    });
+    return { name, forwards };
+  });
+}
+
 export type AddressSeen = {
   readonly linkIndex: number;
   readonly ip: Ipv4;
@@ -176,10 +200,11 @@ const RULE_ATTRIBUTES_WE_USE = new Set([
   "fwmask",
   "table",
   "protocol",
+  "iifname",
   "suppressPrefixlen",
 ]);
 
-/** "other" is a rule that we never make: not a plain lookup, or with selectors such as links, ports, users, inversion. */
+/** "other" is a rule that we never make: not a plain lookup, or with selectors such as ports, users, the way out, inversion. */
 export function parseRule(message: structs.NetlinkMessage): RuleSeen | "other" | null {
   return readable(() => {
     const { data, attrs } = rt.parseRuleMessage(message.data);
@@ -201,6 +226,7 @@ export function parseRule(message: structs.NetlinkMessage): RuleSeen | "other" |
       to: dst === undefined ? null : { ip: ipText(dst), prefixLength: data.dstLen ?? 0 },
       table: attrs.table ?? data.table ?? 0,
       protocol: attrs.protocol ?? 0,
+      ...(attrs.iifname === undefined ? {} : { iif: attrs.iifname }),
     };
   });
 }

@@ -89,6 +89,16 @@ export class Connection {
     return answer;
   }
 
+  /**
+   * An nf_tables transaction: its first and last request are the brackets, which the kernel does not answer. All of it is carried out, or
+   * nothing; the error is that of the first request that was refused.
+   */
+  transaction(requests: readonly NetlinkRequest[]): Result<null, NetlinkError> {
+    const answers = this.#requestBatch(requests, requests.length - 2);
+    for (const answer of answers) if (!answer.ok) return answer;
+    return ok(null);
+  }
+
   /** All objects of a kind; `parse` gives null for what it cannot read. Repeated while the kernel says that it was torn. */
   dump<T>(
     request: NetlinkRequest,
@@ -134,7 +144,7 @@ export class Connection {
     libc.close(this.#fd);
   }
 
-  #requestBatch(requests: readonly NetlinkRequest[]): readonly Answer[] {
+  #requestBatch(requests: readonly NetlinkRequest[], last = requests.length - 1): readonly Answer[] {
     this.#drain();
     const open = new Map<number, Open>();
     const sequences: number[] = [];
@@ -143,14 +153,14 @@ export class Connection {
       const sequence = this.#nextSequence();
       sequences.push(sequence);
       open.set(sequence, { what: request.what, messages: [] });
-      const acked = at === requests.length - 1 ? NLM_F_ACK : 0;
+      const acked = at === last ? NLM_F_ACK : 0;
       const encoded = encodeRequest(request, sequence, NLM_F_REQUEST | acked);
       bytes.push(encoded);
       if (encoded.length % 4 !== 0) bytes.push(Buffer.alloc(4 - (encoded.length % 4))); // NLMSG_ALIGN between messages.
     }
     const sent = libc.send(this.#fd, Buffer.concat(bytes));
     const done = new Map<number, Answer>();
-    if (sent.ok) this.#collect(open, done, sequences.at(-1) ?? 0);
+    if (sent.ok) this.#collect(open, done, sequences[last] ?? 0);
     return requests.map(({ what }, i) => {
       if (!sent.ok) return err(failure(what, sent.error));
       return done.get(sequences[i] ?? 0) ?? noAnswer(what);

@@ -8,7 +8,7 @@ import * as rt from "netlink/dist/rt/structs.js";
 import * as structs from "netlink/dist/structs.js";
 import type { Mac } from "../core/model/eni.ts";
 import { ROUTE_PROTOCOL } from "../core/plumbing/names.ts";
-import type { KernelObject, VethPair } from "../core/plumbing/object.ts";
+import type { IpvlanSlave, KernelObject, VethPair } from "../core/plumbing/object.ts";
 import { assert, unreachable } from "../lib/assert.ts";
 import type { Ipv4 } from "../lib/ip.ts";
 
@@ -28,8 +28,16 @@ const NLM_F_EXCL = 0x200;
 const NLM_F_CREATE = 0x400;
 
 export const AF_INET = 2; // bits/socket.h
+const RT_SCOPE_HOST = 254;
 const RTNH_F_ONLINK = 4; // linux/rtnetlink.h
 const VETH_INFO_PEER = 1; // linux/veth.h
+const AF_INET6 = 10;
+const IFLA_IPVLAN_MODE = 1; // linux/if_link.h
+const IFLA_INET6_ADDR_GEN_MODE = 8;
+const IN6_ADDR_GEN_MODE_NONE = 1;
+const IFLA_INET_CONF = 1;
+/** linux/ip.h: the switches of net.ipv4.conf.LINK, by number. */
+export const IPV4_DEVCONF = { forwarding: 1, rpFilter: 8 } as const;
 const RTEXT_FILTER_SKIP_STATS = 8; // linux/rtnetlink.h: statistics are half of a link's answer, and nobody here reads them.
 
 /* oxlint-disable typescript/no-unsafe-enum-assignment -- The package's enum has the protocols with a name; the field is any byte. */
@@ -87,6 +95,59 @@ export function vethCreateRequest(pair: VethPair, netnsFd: number): NetlinkReque
   };
 }
 
+/**
+ * RTM_NEWLINK that makes an ipvlan slave (L2) of the link with that index in the connection's namespace, inside the namespace behind
+ * `netnsFd`. It is down until its own namespace brings it up.
+ *
+ * EEXIST: either namespace has a link of that name. ENODEV: no such parent. EBUSY: it is a macvlan's or a bridge's already. EOPNOTSUPP: this kernel has no ipvlan.
+ * Source: drivers/net/ipvlan/ipvlan_main.c, ipvlan_link_new. By hand: `ip link add link eth1 name ipvX netns NS mtu N type ipvlan mode l2`.
+ */
+export function ipvlanCreateRequest(
+  slave: IpvlanSlave,
+  parentIndex: number,
+  netnsFd: number,
+): NetlinkRequest {
+  const mode = Buffer.alloc(2); // IPVLAN_MODE_L2 is 0, in either byte order.
+  const info = encode((out) =>
+    out.emit(ifla.formatInfo({ kind: "ipvlan", data: encode((o) => o.push(IFLA_IPVLAN_MODE, mode)) })),
+  );
+  const attributes = {
+    ifname: slave.bornAs,
+    link: structs.putU32(parentIndex),
+    mtu: slave.mtu,
+    netNsFd: netnsFd,
+    linkinfo: info,
+  };
+  return {
+    type: rt.MessageType.NEWLINK,
+    flags: NLM_F_CREATE | NLM_F_EXCL,
+    body: linkBody({}, attributes),
+    what: `link add ${slave.name} type ipvlan`,
+  };
+}
+
+/**
+ * Asks for an ipvlan link of nothing, which makes none. EOPNOTSUPP: this kernel has no ipvlan, not even as a module that it could load
+ * (it tries). Any other refusal (EINVAL) comes from ipvlan itself.
+ */
+export const ipvlanProbeRequest: NetlinkRequest = {
+  type: rt.MessageType.NEWLINK,
+  flags: NLM_F_CREATE | NLM_F_EXCL,
+  body: linkBody({}, { linkinfo: encode((out) => out.emit(ifla.formatInfo({ kind: "ipvlan" }))) }),
+  what: "link add type ipvlan",
+};
+
+/** RTM_SETLINK: no IPv6 link-local address comes when the link goes up. EAFNOSUPPORT, EOPNOTSUPP: there is no IPv6 here. */
+export function noLinkLocalRequest(link: LinkRef): NetlinkRequest {
+  const mode = encode((out) => out.push(IFLA_INET6_ADDR_GEN_MODE, Buffer.from([IN6_ADDR_GEN_MODE_NONE])));
+  return {
+    type: rt.MessageType.SETLINK,
+    flags: 0,
+    body: linkBody(indexOf(link), { ...nameOf(link), afSpec: new Map([[AF_INET6, mode]]) }),
+    what: `link set ${textOf(link)} addrgenmode none`,
+  };
+}
+
 /** RTM_SETLINK: changes what is given and leaves the rest. ENODEV: no such link. EINVAL or ERANGE: the MTU is not for this link. */
 export function linkSetRequest(
   link: LinkRef,
@@ -95,10 +156,12 @@ export function linkSetRequest(
     readonly mtu?: number | undefined;
     readonly group?: number | undefined;
     readonly alias?: string;
+    readonly rename?: string; // Of a link that is down, given by its index.
     readonly mac?: Mac | undefined;
+    readonly forwards?: true | undefined;
   },
 ): NetlinkRequest {
-  const { up, mtu, group, alias, mac } = change;
+  const { up, mtu, group, alias, rename, mac, forwards } = change;
   // A flag is set or cleared where `change` has it; the package writes a set flag as `true` and leaves out a cleared one.
   const flags =
     up === undefined ? {} : { flags: up ? { up: true as const } : {}, change: { up: true as const } };
@@ -107,7 +170,9 @@ export function linkSetRequest(
     ...(mtu === undefined ? {} : { mtu }),
     ...(group === undefined ? {} : { group }),
     ...(alias === undefined ? {} : { ifalias: alias }),
+    ...(rename === undefined ? {} : { ifname: rename }),
     ...(mac === undefined ? {} : { address: macBytes(mac) }),
+    ...(forwards === undefined ? {} : { afSpec: new Map([[AF_INET, FORWARDS]]) }),
   };
   return {
     type: rt.MessageType.SETLINK,
@@ -116,6 +181,17 @@ export function linkSetRequest(
     what: `link set ${textOf(link)}`,
   };
 }
+
+/** Source: net/ipv4/devinet.c, inet_set_link_af. */
+const FORWARDS = encode((out) =>
+  out.push(
+    IFLA_INET_CONF,
+    encode((conf) => {
+      conf.push(IPV4_DEVCONF.forwarding, structs.putU32(1));
+      conf.push(IPV4_DEVCONF.rpFilter, structs.putU32(2));
+    }),
+  ),
+);
 
 /** RTM_GETLINK of one link, without its statistics. ENODEV: no such link. */
 export function linkGetRequest(link: LinkRef): NetlinkRequest {
@@ -158,7 +234,13 @@ export function putRequest(object: KernelObject, linkIndex: number): NetlinkRequ
     case "link":
       return linkSetRequest(
         { name: object.name },
-        { up: object.up, mtu: object.mtu, group: object.group ?? undefined, mac: object.mac },
+        {
+          up: object.up,
+          mtu: object.mtu,
+          group: object.group ?? undefined,
+          mac: object.mac,
+          forwards: object.forwards,
+        },
       );
     case "address":
       return addressRequest(object, linkIndex, rt.MessageType.NEWADDR, NLM_F_CREATE | NLM_F_REPLACE);
@@ -246,7 +328,12 @@ function addressRequest(
   const ip = ipBytes(object.ip);
   const message: rt.AddressMessage = {
     kind: "address",
-    data: { family: AF_INET, prefixlen: object.prefixLength, index },
+    data: {
+      family: AF_INET,
+      prefixlen: object.prefixLength,
+      index,
+      ...(object.scope === undefined ? {} : { scope: RT_SCOPE_HOST }),
+    },
     // Flags above 8 bits have an attribute of their own; the header's byte stays 0.
     attrs: {
       local: ip,
@@ -329,6 +416,7 @@ function ruleRequest(
       ...(from === null || from.prefixLength === 0 ? {} : { src: ipBytes(from.ip) }),
       ...(to === null || to.prefixLength === 0 ? {} : { dst: ipBytes(to.ip) }),
       ...(mark === null ? {} : { fwmark: mark.value, fwmask: mark.mask }),
+      ...(object.iif === undefined ? {} : { iifname: object.iif }),
     },
   };
   const verb = type === rt.MessageType.DELRULE ? "delete" : "add";

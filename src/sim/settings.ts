@@ -19,6 +19,7 @@ export function drawSettings(chance: Random): NodeSettings {
   const agent: AgentSettings = {
     cooldownMs,
     plumbing: {
+      dataPath: "routed",
       eniMtu: 9_001,
       hostLinkPrefix: "eni",
       mainMark: 0x80,

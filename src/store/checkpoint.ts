@@ -224,6 +224,14 @@ const pathSchema = v.pipe(v.string(), v.regex(/^[^\0]{0,4095}$/)); // linux/limi
 const linkNameSchema = v.pipe(v.string(), v.check(isLinkName, "no link can have this name"));
 const mtuSchema = v.pipe(countSchema, v.minValue(68), v.maxValue(65_535)); // RFC 791 at the least.
 
+const cidrSchema = v.strictObject({ network: ipSchema, prefixLength: v.pipe(countSchema, v.maxValue(32)) });
+const ipvlanSchema = v.strictObject({
+  parentMac: macSchema,
+  subnet: cidrSchema,
+  nodeIp: ipSchema,
+  vpcCidrs: v.array(cidrSchema),
+});
+
 const rowSchema = v.variant("row", [
   v.strictObject({
     row: v.literal("head"),
@@ -243,6 +251,7 @@ const rowSchema = v.variant("row", [
     hostMac: macSchema,
     podMac: macSchema,
     mtu: mtuSchema,
+    ipvlan: v.exactOptional(ipvlanSchema),
     requestId: tokenSchema,
     since: wallTimeSchema,
   }),

@@ -161,7 +161,7 @@ describe("our own names are strict", () => {
     ["BERTH_CHAIN_PORTMAP", "True"],
     ["BERTH_RUN_DIRECTORY", "run/berth"],
     ["BERTH_RUN_DIRECTORY", "/run/../etc"],
-    ["BERTH_DATA_PATH", "ipvlan"],
+    ["BERTH_DATA_PATH", "macvlan"],
     ["BERTH_POD_SUBNET_IDS", "subnet-0123456789abcdef0,sg-1"],
     ["BERTH_METRICS_BIND_ADDRESS", "example.com:80"],
     ["BERTH_METRICS_BIND_ADDRESS", "127.0.0.1:65536"],

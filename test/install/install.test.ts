@@ -29,7 +29,13 @@ afterEach(() => {
   rmSync(folder, { recursive: true });
 });
 
-const conflist = { networkName: "aws-cni", chainPortmap: true, socketPath: null, journalDirectory: null };
+const conflist = {
+  networkName: "aws-cni",
+  chainPortmap: true,
+  refusesCapabilities: false,
+  socketPath: null,
+  journalDirectory: null,
+};
 
 /** Tells whether a file was written again: a rename brings another inode. */
 function inodeOf(path: string): number {
@@ -128,6 +134,7 @@ describe("the network configuration", () => {
     const text = conflistText({
       ...conflist,
       chainPortmap: false,
+      refusesCapabilities: false,
       socketPath: "/run/x.sock",
       journalDirectory: "/var/j",
     });

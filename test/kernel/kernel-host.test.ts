@@ -139,7 +139,7 @@ test("a rule of another's making is left alone when ours of the same shape goes"
 
 test("odd routes and rules are counted and hide nothing of ours", () => {
   sh("ip link set e1 up; ip address add 10.0.1.10/24 dev e1");
-  sh("ip route add 10.5.0.0/16 via inet6 fe80::1 dev e1; ip rule add priority 700 iif e1 lookup 100");
+  sh("ip route add 10.5.0.0/16 via inet6 fe80::1 dev e1; ip rule add priority 700 ipproto tcp lookup 100");
   expect(kernel.apply(eniObjects.map(put))).toEqual([]);
   const now = seen();
   expect(now.unreadable).toBe(2);

@@ -90,7 +90,7 @@ const readings: readonly (readonly [kind: keyof typeof parsers, start: string, r
     { ...rule, priority: 1538, to: { ip: "10.9.0.0", prefixLength: 16 }, table: 254, protocol: 0 },
   ],
   ["rules", "ip rule add priority 1539", "other"],
-  ["rules", "ip rule add priority 1540", "other"],
+  ["rules", "ip rule add priority 1540", { ...rule, priority: 1540, iif: "eth9", table: 100, protocol: 0 }],
   ["rules", "ip rule add priority 1541", "other"],
   [
     "neighbours",

@@ -33,6 +33,7 @@ import { createVirtualTime } from "./virtual-time.ts";
 export const SETTINGS: AgentSettings = {
   cooldownMs: 30_000,
   plumbing: {
+    dataPath: "routed",
     eniMtu: 9001,
     hostLinkPrefix: "eni",
     mainMark: 0x80,

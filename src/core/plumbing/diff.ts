@@ -18,8 +18,8 @@ type AddressSeen = HostSeen["addresses"][number];
  * node's own packets to an ENI that may not send them. A DHCP client, NetworkManager or the kernel's own habit put them there
  * (aws/amazon-vpc-cni-k8s#3524, cilium/cilium#9446). All other foreign things stay as they are.
  *
- * Empty when all is well. Applying the ops to `seen` gives a state whose diff is empty, but for permanent neighbours, which `HostSeen`
- * does not show and which are therefore always put.
+ * Empty when all is well. Applying the ops to `seen` gives a state whose diff is empty, but for permanent neighbours where `seen` does
+ * not show them: those are always put.
  */
 export function diffHost(desired: HostDesired, seen: HostSeen): readonly KernelOp[] {
   const actual: Actual = {
@@ -77,7 +77,7 @@ function linkNameOf(object: KernelObject): string | null {
     case "neighbour":
       return object.link;
     case "rule":
-      return null;
+      return object.iif ?? null;
     default:
       return unreachable(object);
   }
@@ -102,7 +102,11 @@ function isSeen(object: KernelObject, { seen, links, routes }: Actual): boolean 
     case "rule":
       return seen.rules.some((rule) => sameRule(rule, object)); // The same rule by another's hand works as well.
     case "neighbour":
-      return false;
+      return (
+        seen.neighbours?.some(
+          ({ link, ip, mac }) => link === object.link && ip === object.ip && mac === object.mac,
+        ) ?? false
+      );
     default:
       return unreachable(object);
   }
@@ -181,6 +185,7 @@ function sameRule(left: Rule, right: Rule): boolean {
     left.table === right.table &&
     left.mark?.value === right.mark?.value &&
     left.mark?.mask === right.mark?.mask &&
+    left.iif === right.iif &&
     same(left.from, right.from) &&
     same(left.to, right.to)
   );

@@ -7,7 +7,7 @@ import { eniObjects, linkOfEni } from "./eni-host.ts";
 import { eniNumber, hostLinkAlias } from "./names.ts";
 import { nodeObjects } from "./node-host.ts";
 import type { KernelObject, LinkSeen } from "./object.ts";
-import { routedPlumbing } from "./routed.ts";
+import { sandboxPlumbing } from "./sandbox.ts";
 import type { PlumbingSettings } from "./settings.ts";
 
 export type HostDesired = {
@@ -69,7 +69,7 @@ export function planHost(
     }
     if (link.alias === null && link.kind === "veth")
       halfMadeLinks.push({ sandbox: allocation.id, link: link.name });
-    const { pair, host } = routedPlumbing(allocation, limits);
+    const { pair, host } = sandboxPlumbing(allocation, limits);
     objects.push(
       {
         kind: "link",

@@ -44,7 +44,7 @@ export const DEFAULT_ROUTE: Destination = { ip: ipv4("0.0.0.0"), prefixLength: 0
 
 /** A rule that matches everything, but for the selectors given. */
 export function rule(
-  given: Pick<Rule, "priority" | "table"> & Partial<Pick<Rule, "mark" | "from" | "to">>,
+  given: Pick<Rule, "priority" | "table"> & Partial<Pick<Rule, "mark" | "from" | "to" | "iif">>,
 ): Rule {
   return { kind: "rule", mark: null, from: null, to: null, ...given };
 }

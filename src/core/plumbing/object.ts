@@ -19,6 +19,8 @@ export type KernelObject =
       readonly group: number | null;
       /** Given for a sandbox's host link alone, since its pod knows it by a permanent neighbour; all other links keep theirs. */
       readonly mac?: Mac;
+      /** Packets that enter here may be passed on, whatever their way back looks like (rp_filter 2). Set by netlink: no /proc/sys of a pod is needed. */
+      readonly forwards?: true;
     }
   | {
       readonly kind: "address";
@@ -26,6 +28,7 @@ export type KernelObject =
       readonly ip: Ipv4;
       readonly prefixLength: number;
       readonly noPrefixRoute: boolean;
+      readonly scope?: "host"; // Never chosen as a source; global when not given.
     }
   | {
       readonly kind: "route";
@@ -43,6 +46,7 @@ export type KernelObject =
       readonly mark: { readonly value: number; readonly mask: number } | null;
       readonly from: Destination | null;
       readonly to: Destination | null;
+      readonly iif?: string; // The link that a packet came in by.
       readonly table: number;
     }
   /** A permanent neighbour. */
@@ -60,12 +64,26 @@ export type VethPair = {
   readonly podMtu: number;
 };
 
+/** A slave of an ENI's link, born inside the pod's namespace. It has the ENI's MAC; the kernel tells slaves apart by their addresses. */
+export type IpvlanSlave = {
+  readonly name: string; // CNI_IFNAME.
+  readonly bornAs: string; // Its name until it is renamed inside: see kernel/slave.ts.
+  readonly parentMac: Mac;
+  readonly mtu: number;
+  readonly alias: string;
+};
+
+/** The nft table inside an ipvlan pod: a value, so that it can be printed, encoded and compared (pod-filter.ts). */
+export type PodFilter = { readonly slave: string; readonly veth: string; readonly ip: Ipv4 };
+
 /**
- * All that one sandbox needs, in the order it is made: the pair, then `pod` inside its namespace, then `host`.
- * Taken away by deleting `host` routes and the pair's host link; the rest dies with the link.
+ * All that one sandbox needs, in the order it is made: the pair, the slave and the filter where there are any, then `pod` inside its
+ * namespace, then `host`. Taken away by deleting `host` objects, the pair's host link and the slave; the rest dies with them.
  */
 export type SandboxPlumbing = {
   readonly pair: VethPair;
+  readonly slave?: IpvlanSlave;
+  readonly filter?: PodFilter;
   readonly pod: readonly KernelObject[];
   readonly host: readonly KernelObject[];
 };
@@ -97,4 +115,6 @@ export type HostSeen = {
   /** `protocol` is FRA_PROTOCOL. Rules with selectors that we never use are left out, but counted. */
   readonly rules: readonly (Extract<KernelObject, { kind: "rule" }> & { readonly protocol: number })[];
   readonly unreadable: number;
+  /** Permanent ones. Absent where nobody looked: they are then put again each time. */
+  readonly neighbours?: readonly { readonly link: string; readonly ip: Ipv4; readonly mac: Mac }[];
 };

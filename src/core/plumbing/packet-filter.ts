@@ -15,7 +15,10 @@ import {
   eniNumber,
   GROUP_BASE,
   GROUP_LAST,
+  IPVLAN_GROUP_BASE,
+  IPVLAN_GROUP_LAST,
   PACKET_FILTER_TABLE,
+  POD_RETURN_TEXT,
 } from "./names.ts";
 import type { PlumbingSettings } from "./settings.ts";
 
@@ -24,6 +27,8 @@ export type PacketFilter = {
   readonly enis: readonly EniNumber[]; // One a slot of the instance type, whether an ENI is there or not.
   readonly mainMark: number;
   readonly nodePort: boolean;
+  /** The node's address, where ipvlan pods are or may come; null where there are none. */
+  readonly ipvlan: Ipv4 | null;
   readonly snat: {
     readonly to: Ipv4; // The primary ENI's own address.
     readonly ports: "prng" | "hashrandom" | "none";
@@ -32,11 +37,15 @@ export type PacketFilter = {
   } | null;
 };
 
-/** The table for this instance. `primaryLink` is the name of the primary ENI's link as the kernel has it now. */
+/**
+ * The table for this instance. `primaryLink` is the name of the primary ENI's link as the kernel has it now. `ipvlan`: pods of that path
+ * are on the node, or new ones may come; a node that never has any is spared two lines.
+ */
 export function packetFilter(
   instance: Pick<Instance, "limits" | "primaryIp" | "vpcCidrs">,
   primaryLink: string,
   settings: PlumbingSettings,
+  ipvlan = settings.dataPath === "ipvlan",
 ): PacketFilter {
   const { mainMark, nodePort, snat } = settings;
   assert(
@@ -48,6 +57,7 @@ export function packetFilter(
     enis: eniNumbers(instance.limits),
     mainMark,
     nodePort,
+    ipvlan: ipvlan ? instance.primaryIp : null,
     snat: snat && {
       to: instance.primaryIp,
       ports: snat.ports,
@@ -79,7 +89,7 @@ function outermost(cidrs: readonly Cidr4[]): readonly Cidr4[] {
  * verdict map and a chain an ENI) and wants a newline before each brace.
  */
 export function printPacketFilter(filter: PacketFilter): string {
-  const { primaryLink, mainMark, nodePort, snat } = filter;
+  const { primaryLink, mainMark, nodePort, ipvlan, snat } = filter;
   const main = hex(mainMark);
   const clear = hex(~ENI_MARK_MASK >>> 0);
   const fromPods = `iifgroup ${GROUP_BASE}-${GROUP_LAST}`; // By group and not by name: running pods keep theirs when the prefix setting changes.
@@ -124,6 +134,10 @@ export function printPacketFilter(filter: PacketFilter): string {
     "# After DNAT: the destination is the real one.",
     "chain leave {",
     "  type filter hook prerouting priority -90; policy accept;",
+    // A connection that went back into its pod and left by its ENI is answered through the pod, with the other side's address.
+    ...(ipvlan === null
+      ? []
+      : [`  iifgroup ${IPVLAN_GROUP_BASE}-${IPVLAN_GROUP_LAST} ct direction reply ct status snat accept`]),
     `  ${fromPods} meta nfproto ipv4 fib saddr . iif oif 0 counter name spoofed drop`,
     ...(snat === null
       ? []
@@ -134,6 +148,15 @@ export function printPacketFilter(filter: PacketFilter): string {
     `  ${fromPods} meta mark & ${main} == 0 iifgroup vmap @eni_of_group`,
     "}",
   ]);
+  if (ipvlan !== null) {
+    blocks.push([
+      "# Back into its pod goes only what the pod sent: with the node's address, or the pod would take its own for a forged one.",
+      "chain return_to_pod {",
+      "  type nat hook postrouting priority srcnat; policy accept;",
+      `  oifgroup ${IPVLAN_GROUP_BASE}-${IPVLAN_GROUP_LAST} rt ip nexthop ${POD_RETURN_TEXT} snat ip to ${ipvlan}`,
+      "}",
+    ]);
+  }
   if (snat !== null) {
     const ports = { prng: " fully-random", hashrandom: " random", none: "" }[snat.ports];
     blocks.push([

@@ -8,7 +8,8 @@ import { DEFAULT_ROUTE } from "./node-host.ts";
 import type { KernelObject, SandboxPlumbing } from "./object.ts";
 
 const POD_GATEWAY = ipv4(POD_GATEWAY_TEXT);
-const LOOPBACK_MTU = 65_536; // Linux's own; the link object wants one.
+/** Linux's own; the link object wants one. */
+export const LOOPBACK_MTU = 65_536;
 
 /**
  * The plumbing of one allocation, from its record alone: the same on ADD, CHECK, repair and after a restart.

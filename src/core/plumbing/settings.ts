@@ -1,7 +1,12 @@
 /** What an operator's settings say about plumbing. `config` fills it; nothing here reads an environment. */
 import type { Cidr4 } from "../../lib/ip.ts";
 
+/** How a pod is joined to its node and its ENI. */
+export type DataPath = "routed" | "ipvlan";
+
 export type PlumbingSettings = {
+  /** BERTH_DATA_PATH: of new pods. A running pod keeps the path that it was plumbed with (its allocation knows). */
+  readonly dataPath: DataPath;
   readonly eniMtu: number; // AWS_VPC_ENI_MTU, bytes.
   readonly hostLinkPrefix: string; // AWS_VPC_K8S_CNI_VETHPREFIX, 4 characters at most.
   /** AWS_VPC_K8S_CNI_CONNMARK: one bit or more, outside of ENI_MARK_MASK. */

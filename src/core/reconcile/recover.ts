@@ -6,20 +6,23 @@
 import { addressesOfCidr4, type Cidr4, cidr4Contains, type Ipv4 } from "../../lib/ip.ts";
 import { after, type Instant, instant, type WallTime } from "../../lib/time.ts";
 import type { EniSeen } from "../model/ec2.ts";
-import type { Eni, EniId, PoolAddress, SubnetId } from "../model/eni.ts";
+import type { Eni, EniId, Mac, PoolAddress, SubnetId } from "../model/eni.ts";
 import type { Instance, InstanceLimits } from "../model/instance.ts";
 import { sandboxId, sandboxKeyOf, type NetnsRef, type SandboxId, type SandboxKey } from "../model/sandbox.ts";
 import {
-  eniGroup,
   eniNumber,
   hostLinkAlias,
   hostLinkName,
+  isGroupOfEni,
+  isIpvlanGroup,
   isOurGroup,
   PODS_TABLE,
   ROUTE_PROTOCOL,
   sandboxMac,
 } from "../plumbing/names.ts";
+import { ipvlanPathOf, type IpvlanPath } from "../plumbing/ipvlan.ts";
 import type { HostSeen, LinkSeen } from "../plumbing/object.ts";
+import type { DataPath } from "../plumbing/settings.ts";
 import type { Allocation, EniCreation, LooseEni, NodeState } from "../state/node-state.ts";
 import {
   addressReleased,
@@ -72,6 +75,7 @@ export type RecoverSettings = {
   readonly cooldownMs: number;
   readonly podMtu: number;
   readonly hostLinkPrefix: string;
+  readonly dataPath?: DataPath; // Of new pods; routed when not given.
 };
 
 export type Recovered = {
@@ -162,7 +166,7 @@ function withoutThePast(listed: readonly EniSeen[], { links }: HostSeen): readon
 /** A link of ours is in the group of its slot. */
 function bearsPods({ attachment }: EniSeen, { host, instance }: Truths): boolean {
   const number = attachment === null ? null : eniNumber(attachment.slot, instance.limits);
-  return number !== null && host.links.some((link) => isOurs(link) && link.group === eniGroup(number));
+  return number !== null && host.links.some((link) => isOurs(link) && isGroupOfEni(link.group, number));
 }
 
 /** A node made from another's image has that one's checkpoint: its sandboxes are not here, and its loose ENIs not ours to delete. */
@@ -277,11 +281,13 @@ function rebuiltAllocations(
   const cached = new Map(truths.cached.map((each) => [sandboxId(each.key), each]));
   const found = new Map<SandboxId, Allocation>();
   const enis = [...state.enis.values()];
-  const add = (key: SandboxKey, ip: Ipv4, netns: NetnsRef, plumbedFor: Home | null): void => {
+  const add = (key: SandboxKey, ip: Ipv4, netns: NetnsRef, plumbedFor: Home | null, path: DataPath): void => {
     const owner = enis.find((eni) => eni.addresses.has(ip)) ?? plumbedFor;
     if (owner === null || found.has(sandboxId(key))) return;
     if ([...found.values()].some((other) => other.ip === ip)) return; // A stale cache entry beside the link of today.
-    found.set(sandboxId(key), rebuilt(key, ip, netns, owner, settings, wallNow));
+    const allocation = rebuilt(key, ip, netns, owner, settings, wallNow);
+    const ipvlan = path === "ipvlan" ? { ipvlan: rebuiltPath(owner, ip, state) } : {};
+    found.set(sandboxId(key), { ...allocation, ...ipvlan });
   };
   for (const link of truths.host.links.filter(isOurs)) {
     const key = sandboxKeyOf(link.alias ?? "");
@@ -289,13 +295,30 @@ function rebuiltAllocations(
     if (key === null || route === undefined) continue;
     // EC2's view may be old. The link's group tells the ENI all the same, and a pod that runs must not lose its link.
     const plumbedFor = homeOf(link.group, enis, truths.instance.limits);
-    add(key, route.destination.ip, cached.get(sandboxId(key))?.netns ?? UNKNOWN_NETNS, plumbedFor);
+    add(
+      key,
+      route.destination.ip,
+      cached.get(sandboxId(key))?.netns ?? UNKNOWN_NETNS,
+      plumbedFor,
+      isIpvlanGroup(link.group) ? "ipvlan" : "routed",
+    );
   }
   for (const each of truths.cached) {
     const [ip] = each.ips;
-    if (each.netns !== null && ip !== undefined) add(each.key, ip, each.netns, null);
+    if (each.netns !== null && ip !== undefined)
+      add(each.key, ip, each.netns, null, settings.dataPath ?? "routed"); // No link tells; so it gets what a new pod would.
   }
   return [...found.values()];
+}
+
+/**
+ * Of an ENI that nobody lists we know neither MAC nor subnet. What the host holds for the pod does not depend on them, so the pod goes on;
+ * only CHECK finds it different.
+ */
+function rebuiltPath(owner: Eni | Home, ip: Ipv4, { instance }: NodeState): IpvlanPath {
+  if ("mac" in owner) return ipvlanPathOf(owner, instance);
+  const unknown = { mac: "00:00:00:00:00:00" as Mac, subnetCidr: { network: ip, prefixLength: 32 } };
+  return ipvlanPathOf(unknown, instance);
 }
 
 /** Where a sandbox's packets leave. */
@@ -318,7 +341,7 @@ function slotOf(group: number, limits: InstanceLimits): Eni["slot"] | null {
   for (const [networkCard, { enis }] of limits.networkCards.entries()) {
     for (let deviceIndex = 0; deviceIndex < enis; deviceIndex += 1) {
       const number = eniNumber({ networkCard, deviceIndex }, limits);
-      if (number !== null && eniGroup(number) === group) return { networkCard, deviceIndex };
+      if (number !== null && isGroupOfEni(group, number)) return { networkCard, deviceIndex };
     }
   }
   return null;

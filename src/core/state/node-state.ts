@@ -13,6 +13,7 @@ import type {
 } from "../model/eni.ts";
 import type { Instance } from "../model/instance.ts";
 import type { NetnsRef, PodName, SandboxId, SandboxKey } from "../model/sandbox.ts";
+import type { IpvlanPath } from "../plumbing/ipvlan.ts";
 
 /** Who got which address, and what was plumbed for it. The checkpoint owns this truth. */
 export type Allocation = {
@@ -27,6 +28,7 @@ export type Allocation = {
   readonly hostMac: Mac;
   readonly podMac: Mac;
   readonly mtu: number;
+  readonly ipvlan?: IpvlanPath; // Absent: routed. So says every checkpoint from before there was a choice.
   readonly requestId: string; // Of the ADD: a shim that lost its answer may ask for it again.
   readonly since: WallTime;
 };

@@ -9,6 +9,8 @@ export type Column = {
   readonly podsPerNode: number;
   readonly kubeProxy: KubeProxyMode | null; // Null: none runs, and no flow goes to a Service.
   readonly snat: "node" | "gateway";
+  /** Run in the guest kernel, since many machines have no ipvlan. */
+  readonly guest?: true;
 };
 
 /** Three ENIs of three secondary addresses: pods 1 to 3 are on the primary ENI, 4 and 5 on the next. */
@@ -25,6 +27,8 @@ const prefixes = {
   settings: { ENABLE_PREFIX_DELEGATION: "true", MINIMUM_IP_TARGET: "18" },
 } as const;
 
+const ipvlan = { ...singles, settings: { ...singles.settings, BERTH_DATA_PATH: "ipvlan" } } as const;
+
 export const COLUMNS: readonly Column[] = [
   { mode: "routed", ...singles, kubeProxy: null, snat: "node" },
   { mode: "kube-proxy-iptables-nft", ...singles, kubeProxy: "iptables-nft", snat: "node" },
@@ -37,6 +41,16 @@ export const COLUMNS: readonly Column[] = [
     kubeProxy: "iptables-nft",
     snat: "gateway",
   },
+  { mode: "ipvlan", ...ipvlan, kubeProxy: "nftables", snat: "node", guest: true },
+  { mode: "ipvlan-iptables-nft", ...ipvlan, kubeProxy: "iptables-nft", snat: "node", guest: true },
+  {
+    mode: "ipvlan-external-snat",
+    ...ipvlan,
+    settings: { ...ipvlan.settings, AWS_VPC_K8S_CNI_EXTERNALSNAT: "true" },
+    kubeProxy: "nftables",
+    snat: "gateway",
+    guest: true,
+  },
 ];
 
 /** Columns that one lab can serve one after the other: they differ in what kube-proxy loads, and in nothing of ours. */
@@ -46,4 +60,9 @@ export function sameLab(left: Column, right: Column): boolean {
     left.podsPerNode === right.podsPerNode &&
     JSON.stringify(left.settings) === JSON.stringify(right.settings)
   );
+}
+
+/** Whether any of the modes (all, when not given) wants the guest kernel. */
+export function needsGuest(modes: readonly string[]): boolean {
+  return COLUMNS.some(({ mode, guest }) => guest === true && (modes.length === 0 || modes.includes(mode)));
 }

@@ -1,9 +1,15 @@
 /** Runs the matrix: each cell is one question by real packets, beside the answer that was written down before. */
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { isGuest, runInGuest } from "../guest/guest.ts";
 import { ask, type Answer, type Protocol } from "../probes.ts";
 import { must } from "../processes.ts";
 import { COLUMNS, sameLab, type Column } from "./columns.ts";
 import { FLOWS, needsServices, type Flow, type Seen } from "./flows.ts";
 import { PORT, setStage, type Place, type Stage } from "./stage.ts";
+
+const ROOT = dirname(dirname(dirname(dirname(fileURLToPath(import.meta.url)))));
+const MAIN = join(ROOT, "src/cli/main.ts");
 
 export type Cell = {
   readonly mode: string;
@@ -32,7 +38,9 @@ export async function runMatrix(options: MatrixOptions = {}): Promise<Matrix> {
   const { modes, flows = () => true, say = () => {} } = options;
   const cells: Cell[] = [];
   const notRun: { mode: string; reason: string }[] = [];
-  let left = COLUMNS.filter(({ mode }) => modes === undefined || modes.includes(mode));
+  const chosen = COLUMNS.filter(({ mode }) => modes === undefined || modes.includes(mode));
+  const elsewhere = isGuest() ? [] : chosen.filter(({ guest }) => guest === true);
+  let left = chosen.filter((column) => !elsewhere.includes(column));
   for (let [column] = left; column !== undefined; [column] = left) {
     const shared = column;
     const together = left.filter((other) => sameLab(other, shared));
@@ -56,7 +64,38 @@ export async function runMatrix(options: MatrixOptions = {}): Promise<Matrix> {
     }
     await stage?.close();
   }
-  return { cells, notRun };
+  if (elsewhere.length === 0) return { cells, notRun };
+  const guest = await runInGuestKernel(elsewhere.map(({ mode }) => mode));
+  const wanted = new Set(FLOWS.filter(flows).map(({ name }) => name));
+  return {
+    cells: [...cells, ...guest.cells.filter(({ flow }) => wanted.has(flow))],
+    notRun: [...notRun, ...guest.notRun],
+  };
+}
+
+/** The same command in a guest, whose kernel has ipvlan: its table is ours. */
+async function runInGuestKernel(modes: readonly string[]): Promise<Matrix> {
+  let printed = "";
+  const ran = await runInGuest({
+    command: [process.execPath, MAIN, "matrix", "--json", ...modes],
+    cwd: ROOT,
+    stdout: (text) => (printed += text),
+  });
+  const failed = (reason: string): Matrix => ({
+    cells: [],
+    notRun: modes.map((mode) => ({ mode, reason })),
+  });
+  if (!ran.ok) return failed(ran.error);
+  try {
+    // By our own hand, of the same version.
+    const { table, reasons = [] } = JSON.parse(printed) as {
+      readonly table: readonly Cell[];
+      readonly reasons?: Matrix["notRun"];
+    };
+    return { cells: table, notRun: reasons };
+  } catch (cause) {
+    return failed(`the guest's matrix ended with ${ran.value} and printed no table: ${String(cause)}`);
+  }
 }
 
 async function runColumn(stage: Stage, column: Column, flows: readonly Flow[]): Promise<readonly Cell[]> {

@@ -11,6 +11,7 @@ import { cidr4, ipv4 } from "../../../src/lib/ip.ts";
 export const limits: InstanceLimits = { addressesPerEni: 10, networkCards: [{ enis: 3 }], nitro: true };
 
 export const settings: PlumbingSettings = {
+  dataPath: "routed",
   eniMtu: 9001,
   hostLinkPrefix: "eni",
   mainMark: 0x80,
