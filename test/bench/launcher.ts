@@ -1,10 +1,12 @@
 /** Starts plugins through native/launcher.c, inside a node's namespace, and tells how long each took. */
 import type { Readable } from "node:stream";
 import { assert } from "../../src/lib/assert.ts";
+import { cpuMsOf } from "./proc.ts";
 import { start } from "../../src/lab/processes.ts";
 
 export type Job = {
   readonly program: string;
+  readonly args?: readonly string[];
   readonly env: Readonly<Record<string, string>>;
   readonly input: string;
 };
@@ -16,11 +18,14 @@ export type Launcher = {
   readonly run: (
     jobs: readonly Job[],
   ) => Promise<{ readonly finished: readonly Finished[]; readonly wallMs: number }>;
+  /** Processor time of all that it has started and seen end, milliseconds in steps of ten. */
+  readonly childrenCpuMs: () => number;
   readonly close: () => Promise<void>;
 };
 
-export function createLauncher(program: string, netns: string): Launcher {
-  const child = start([program], { stdio: ["pipe", "pipe", "inherit"] }, netns);
+/** `enter`, put before the launcher, takes it to a mount namespace other than ours. */
+export function createLauncher(program: string, netns: string, enter: readonly string[] = []): Launcher {
+  const child = start([...enter, program], { stdio: ["pipe", "pipe", "inherit"] }, netns);
   const { stdin, stdout } = child;
   assert(stdin !== null && stdout !== null, "the launcher has pipes");
   const read = createReader(stdout);
@@ -40,6 +45,7 @@ export function createLauncher(program: string, netns: string): Launcher {
       }
       return { finished, wallMs: Number((await read(8)).readBigUInt64LE(0)) / 1e6 };
     },
+    childrenCpuMs: () => cpuMsOf(child.pid ?? 0, "children"),
     close: async () => {
       stdin.end();
       await ended;
@@ -47,11 +53,10 @@ export function createLauncher(program: string, netns: string): Launcher {
   };
 }
 
-function encode({ program, env, input }: Job): readonly Buffer[] {
-  const environment = Object.entries(env)
-    .map(([name, value]) => `${name}=${value}\0`)
-    .join("");
-  return [program, environment, input].flatMap((text) => {
+function encode({ program, args = [], env, input }: Job): readonly Buffer[] {
+  const strings = (texts: readonly string[]): string => texts.map((text) => `${text}\0`).join("");
+  const environment = Object.entries(env).map(([name, value]) => `${name}=${value}`);
+  return [strings([program, ...args]), strings(environment), input].flatMap((text) => {
     const bytes = Buffer.from(text);
     return [u32(bytes.length), bytes];
   });

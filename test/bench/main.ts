@@ -7,11 +7,13 @@ import { fileURLToPath } from "node:url";
 import { isInside, runInside } from "../../src/lab/enter.ts";
 import { endProcess } from "../../src/libc/libc.ts";
 import { buildJudges } from "../judges/build.ts";
+import { buildPeerPrograms } from "../judges/peer-programs.ts";
 import { measureAddDel, measurePoolSize } from "./add-del.ts";
 import { measureBurst, measureColdBurst } from "./burst.ts";
 import { measureMemory, measureStart } from "./daemon.ts";
 import { measurePacket } from "./packet.ts";
 import { writePage } from "./page.ts";
+import { benchPeer, PEER_PARTS, type PeerOptions, PEERS } from "./peer/main.ts";
 import { measurePlan } from "./plan.ts";
 import { jsonOf, type Results, tableOf } from "./results.ts";
 import type { Bench } from "./stage.ts";
@@ -35,10 +37,12 @@ const USAGE = `usage: npm run bench [-- OPTIONS]
   --json         one JSON object on stdout
   --quick        fewer rounds: under 90 seconds
   --only NAME    this part alone; may be repeated: ${NAMES.join(", ")}
-  --write        write docs/performance.md
+  --write        write docs/performance.md; with --peer, docs/performance-aws-vpc-cni.md
+  --peer NAME    beside another's daemon and plugin instead: ${PEERS.join(", ")}; --only then: ${PEER_PARTS.join(", ")}
 `;
 
 type Options = {
+  readonly peer: PeerOptions | null; // With it the rest does not count.
   readonly json: boolean;
   readonly quick: boolean;
   readonly write: boolean;
@@ -47,7 +51,8 @@ type Options = {
 
 function parse(args: readonly string[]): Options | string {
   const flags = { json: false, quick: false, write: false };
-  const only: Part[] = [];
+  const only: string[] = [];
+  let peer = false;
   for (let at = 0; at < args.length; at += 1) {
     const arg = args[at];
     if (arg === "--json") flags.json = true;
@@ -55,13 +60,18 @@ function parse(args: readonly string[]): Options | string {
     else if (arg === "--write") flags.write = true;
     else if (arg === "--only") {
       at += 1;
-      const name = NAMES.find((part) => part === args[at]);
-      if (name === undefined) return `there is no part ${args[at] ?? ""}`;
-      only.push(name);
+      only.push(args[at] ?? "");
+    } else if (arg === "--peer") {
+      at += 1;
+      if (!PEERS.some((name) => name === args[at])) return `there is no peer ${args[at] ?? ""}`;
+      peer = true;
     } else return `bench does not know ${arg}`;
   }
+  const parts = NAMES.filter((name) => only.includes(name));
+  const unknown = only.find((name) => !(peer ? PEER_PARTS : NAMES).some((part) => part === name));
+  if (unknown !== undefined) return `there is no part ${unknown}`;
   if (flags.write && only.length > 0) return "--write wants every part";
-  return { ...flags, parts: only.length === 0 ? NAMES : only };
+  return { ...flags, peer: peer ? { ...flags, only } : null, parts: only.length === 0 ? NAMES : parts };
 }
 
 async function bench(options: Options): Promise<number> {
@@ -101,8 +111,10 @@ async function main(args: readonly string[]): Promise<number> {
     process.stderr.write(`bench: ${options}\n${USAGE}`);
     return 2;
   }
-  if (isInside()) return await bench(options);
-  buildJudges(); // Out here there is a network. When it fails, the bench says so at its end.
+  if (isInside()) return await (options.peer === null ? bench(options) : benchPeer(options.peer));
+  // Out here there is a network. When a build fails, the bench says so at its end.
+  buildJudges();
+  if (options.peer !== null) buildPeerPrograms();
   return await runInside([fileURLToPath(import.meta.url), ...args]);
 }
 

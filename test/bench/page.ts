@@ -12,7 +12,7 @@ export function writePage(results: Results): void {
 }
 
 /** Load is the number of processes that run or would run: above the number of cores, they wait for each other. */
-function machine(): string {
+export function machine(): string {
   const kernel = release().split(".").slice(0, 2).join(".");
   const memory = Math.round(totalmem() / 2 ** 30);
   const load = readFileSync("/proc/loadavg", "utf8").split(" ")[0] ?? "?";
@@ -28,6 +28,8 @@ function pageOf(results: Results, where: string, date: string): string {
     "What Berth costs, beside what others cost on the same machine in the same run. The peer is `ptp` with `host-local`, the reference",
     "plugins in Go, version 1.9.1: they make the same kind of pod network, and keep no pool. The floor is an empty static program and the",
     "same kernel objects by raw batches of netlink messages: no plugin can be faster.",
+    "",
+    "Beside the AWS VPC CNI itself: [performance-aws-vpc-cni.md](performance-aws-vpc-cni.md).",
     "",
     `Measured on ${date}: ${where}.`,
     "",
@@ -114,7 +116,7 @@ function timeRows(results: Results): readonly (readonly string[])[] {
   ];
 }
 
-function table(columns: readonly string[], rows: readonly (readonly string[])[]): readonly string[] {
+export function table(columns: readonly string[], rows: readonly (readonly string[])[]): readonly string[] {
   const line = (cells: readonly string[]): string => `| ${cells.join(" | ")} |`;
   return [line(columns), line(columns.map(() => "---")), ...rows.map(line)];
 }

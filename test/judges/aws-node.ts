@@ -46,12 +46,21 @@ export type AwsNode = {
   readonly call: (verb: "ADD" | "DEL", pod: Pod) => Promise<AwsNodeAnswer>;
   /** Through libcni, which keeps the result for the DEL itself. `judges`: the folder of cnitool. */
   readonly cnitool: (judges: string, verb: "add" | "del", pod: Pod) => Promise<AwsNodeAnswer>;
+  /** The command of `cnitool`, for those who run it by other means. */
+  readonly cnitoolJob: (judges: string, verb: "add" | "del", pod: Pod) => CnitoolJob;
   /** What a DEL by other means than `call` shall find. */
   readonly remember: (pod: Pod, result: string) => void;
   /** What its introspection tells of its pool. Throws when nobody answers. */
   readonly pool: () => Promise<AwsNodePool>;
   readonly log: () => string;
   readonly close: () => Promise<void>;
+};
+
+export type CnitoolJob = {
+  readonly program: string;
+  readonly args: readonly string[];
+  readonly env: Readonly<Record<string, string>>;
+  readonly input: string;
 };
 
 export type AwsNodePool = {
@@ -73,8 +82,8 @@ const PLUGIN_CONFIG = {
 
 /** Its default is to wait 30 s for the API server, so that much and more. */
 const START_MS = 120_000;
-/** It takes over 15 s after SIGTERM. */
-const STOP_MS = 60_000;
+/** The grace period of its DaemonSet. It hears SIGTERM and stays, so in the end it is killed, as kubelet would. */
+const STOP_MS = 10_000;
 
 export async function createAwsNode(options: AwsNodeOptions): Promise<AwsNode> {
   const { node, folder, programs } = options;
@@ -132,6 +141,18 @@ export async function createAwsNode(options: AwsNodeOptions): Promise<AwsNode> {
     }),
   });
 
+  const cnitoolJob: AwsNode["cnitoolJob"] = (judges, verb, pod) => ({
+    program: join(judges, "cnitool"),
+    args: [verb, AWS_CNI_NETWORK, pod.netns],
+    env: {
+      PATH: process.env["PATH"] ?? "",
+      NETCONFPATH: configs,
+      CNI_PATH: `${dirname(programs.plugin)}:${judges}`,
+      CNI_ARGS: `IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=${pod.name}`,
+    },
+    input: "",
+  });
+
   return {
     enter,
     mountNamespace,
@@ -167,15 +188,10 @@ export async function createAwsNode(options: AwsNodeOptions): Promise<AwsNode> {
       if (ok) results.set(pod.containerId, JSON.parse(finished.stdout));
       return { ok, ip: ok ? addressIn(finished.stdout) : null, finished };
     },
+    cnitoolJob,
     cnitool: async (judges, verb, pod) => {
-      const finished = await run([...enter, join(judges, "cnitool"), verb, AWS_CNI_NETWORK, pod.netns], {
-        env: {
-          PATH: process.env["PATH"] ?? "",
-          NETCONFPATH: configs,
-          CNI_PATH: `${dirname(programs.plugin)}:${judges}`,
-          CNI_ARGS: `IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=${pod.name}`,
-        },
-      });
+      const { program, args, env, input } = cnitoolJob(judges, verb, pod);
+      const finished = await run([...enter, program, ...args], { env, input });
       const ok = finished.exitCode === 0;
       return { ok, ip: ok && verb === "add" ? addressIn(finished.stdout) : null, finished };
     },

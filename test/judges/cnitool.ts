@@ -15,6 +15,10 @@ export type PortMapping = {
 };
 
 export type Cnitool = {
+  /** Put before a command, it runs where cnitool runs: the node's network and cache. */
+  readonly enter: readonly string[];
+  /** cnitool's own part of its environment. */
+  readonly environment: (pod: Pod) => Readonly<Record<string, string>>;
   /** Writes the list as the only configuration of its network's name. */
   readonly configure: (list: { readonly name: string } & Readonly<Record<string, unknown>>) => void;
   /** `gc` and `status` take no pod of their own; cnitool wants one on its command line all the same. */
@@ -51,16 +55,21 @@ export async function createCnitool(judges: string, node: LabNode): Promise<Cnit
     holder.once("close", () => reject(new Error("the mount namespace of cnitool could not be made")));
   });
   const entered = ["nsenter", `--mount=/proc/${holder.pid}/ns/mnt`, `--net=${node.netns}`, "--"];
+  const environment: Cnitool["environment"] = (pod) => ({
+    PATH: process.env["PATH"] ?? "",
+    ...node.pluginEnv,
+    NETCONFPATH: configs,
+    CNI_PATH: `${dirname(SHIM)}:${judges}`,
+    CNI_ARGS: `IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=${pod.name}`,
+  });
   return {
+    enter: entered,
+    environment,
     configure: (list) => writeFileSync(join(configs, `${list.name}.conflist`), JSON.stringify(list)),
     call: async (verb, network, pod, mappings = []) =>
       await run([...entered, join(judges, "cnitool"), verb, network, pod.netns], {
         env: {
-          PATH: process.env["PATH"] ?? "",
-          ...node.pluginEnv,
-          NETCONFPATH: configs,
-          CNI_PATH: `${dirname(SHIM)}:${judges}`,
-          CNI_ARGS: `IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=${pod.name}`,
+          ...environment(pod),
           ...(mappings.length === 0 ? {} : { CAP_ARGS: JSON.stringify({ portMappings: mappings }) }),
         },
       }),

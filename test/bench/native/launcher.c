@@ -1,7 +1,8 @@
 /* Starts plugins as a container runtime does (fork, exec, stdin, stdout, wait) and takes the time of each. It is a process of its
  * own because Node.js needs milliseconds to fork, more than the plugin takes that we want to measure.
  *
- * stdin: batches. One is a u32 count, and for each process: u32 length and path; u32 length and environment (strings that end in
+ * stdin: batches. One is a u32 count, and for each process: u32 length and command (path and arguments, strings that end in NUL);
+ * u32 length and environment (strings that end in
  * NUL); u32 length and stdin. All of a batch are started at once, or as near to it as one thread gets.
  * stdout, a batch: for each process u64 nanoseconds from fork to its end, i32 exit status, u32 length and its stdout; then u64
  * nanoseconds of the whole batch. Native byte order. */
@@ -21,11 +22,12 @@
 
 #define OUTPUT_MAX 65536
 #define VARIABLES_MAX 256
+#define ARGUMENTS_MAX 16
 #define JOBS_MAX 4096
 
 struct job {
-  char *path, *environment, *input;
-  uint32_t environment_size, input_size, output_size;
+  char *command, *environment, *input;
+  uint32_t command_size, environment_size, input_size, output_size;
   char *output;
   int out;
   pid_t pid;
@@ -75,12 +77,17 @@ static char *read_text(uint32_t *size) {
   return text;
 }
 
-static void start(struct job *job) {
-  char *environment[VARIABLES_MAX + 1], *arguments[] = {job->path, NULL};
+/* Pointers to the strings in a text, and NULL after the last. */
+static void split(char *text, uint32_t size, char **into, int most) {
   int count = 0;
-  for (uint32_t at = 0; at < job->environment_size && count < VARIABLES_MAX; at += strlen(job->environment + at) + 1)
-    environment[count++] = job->environment + at;
-  environment[count] = NULL;
+  for (uint32_t at = 0; at < size && count < most; at += strlen(text + at) + 1) into[count++] = text + at;
+  into[count] = NULL;
+}
+
+static void start(struct job *job) {
+  char *environment[VARIABLES_MAX + 1], *arguments[ARGUMENTS_MAX + 1];
+  split(job->environment, job->environment_size, environment, VARIABLES_MAX);
+  split(job->command, job->command_size, arguments, ARGUMENTS_MAX);
   int in[2], out[2];
   if (pipe2(in, O_CLOEXEC) != 0 || pipe2(out, O_CLOEXEC) != 0) die("pipe");
   posix_spawn_file_actions_t actions;
@@ -95,10 +102,10 @@ static void start(struct job *job) {
   posix_spawnattr_setsigdefault(&attributes, &usual);
   posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGDEF);
   job->began = now();
-  int failed = posix_spawn(&job->pid, job->path, &actions, &attributes, arguments, environment);
+  int failed = posix_spawn(&job->pid, job->command, &actions, &attributes, arguments, environment);
   if (failed != 0) {
     errno = failed;
-    die(job->path);
+    die(job->command);
   }
   posix_spawn_file_actions_destroy(&actions);
   posix_spawnattr_destroy(&attributes);
@@ -136,9 +143,8 @@ int main(void) {
     if (count == 0 || count > JOBS_MAX) die("a batch has 1 to 4096 processes");
     for (uint32_t i = 0; i < count; i += 1) {
       struct job *job = &jobs[i];
-      uint32_t path_size;
       memset(job, 0, sizeof *job);
-      job->path = read_text(&path_size);
+      job->command = read_text(&job->command_size);
       job->environment = read_text(&job->environment_size);
       job->input = read_text(&job->input_size);
       job->output = malloc(OUTPUT_MAX);
@@ -162,7 +168,7 @@ int main(void) {
       write_whole(STDOUT_FILENO, &job->status, sizeof job->status);
       write_whole(STDOUT_FILENO, &job->output_size, sizeof job->output_size);
       write_whole(STDOUT_FILENO, job->output, job->output_size);
-      free(job->path);
+      free(job->command);
       free(job->environment);
       free(job->input);
       free(job->output);
