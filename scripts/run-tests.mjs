@@ -1,6 +1,6 @@
 // Runs vitest projects inside network and mount namespaces of their own, with a private /run/netns, so that a test that dies
 // leaves nothing on the machine. Usage: node scripts/run-tests.mjs [project …] [-- vitest arguments]
-import { spawnSync } from "node:child_process";
+import { spawn } from "node:child_process";
 import { dirname } from "node:path";
 import { fileURLToPath } from "node:url";
 
@@ -29,9 +29,28 @@ const unshare = [
   "--mount-proc",
   ...(asRoot ? [] : ["--user", "--map-root-user"]),
 ];
-const done = spawnSync("unshare", [...unshare, "sh", "-c", privateRun, "sh", ...vitest], {
-  cwd: root,
-  stdio: "inherit",
-  env: { ...process.env, BERTH_TEST_PLACE: "1" },
+// Whoever kills us, however hard, ends the tests too: their namespaces go with the process that is killed here.
+const child = spawn(
+  "setpriv",
+  ["--pdeathsig", "KILL", "unshare", ...unshare, "sh", "-c", privateRun, "sh", ...vitest],
+  {
+    cwd: root,
+    stdio: "inherit",
+    env: { ...process.env, BERTH_TEST_PLACE: "1" },
+  },
+);
+// npm may be killed without us: then our parent changes.
+const parent = process.ppid;
+const watch = setInterval(() => {
+  if (process.ppid !== parent) child.kill("SIGKILL");
+}, 200);
+for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) process.on(signal, () => child.kill("SIGKILL"));
+child.once("error", (cause) => {
+  process.stderr.write(`run-tests: setpriv could not be started: ${cause.message}\n`);
+  process.exitCode = 1;
+  clearInterval(watch);
 });
-process.exit(done.status ?? 1);
+child.once("close", (code) => {
+  clearInterval(watch);
+  process.exitCode = code ?? 1;
+});
