@@ -13,6 +13,7 @@ import { measureLifecycle } from "./lifecycle.ts";
 import { measurePackets } from "./packets.ts";
 import { writePeerPage } from "./page.ts";
 import type { PeerBench } from "./twins.ts";
+import { compareWorkloads, type WorkloadFigure } from "./workloads/compare.ts";
 
 export const PEERS = ["aws-vpc-cni"] as const;
 
@@ -34,9 +35,10 @@ const PARTS = {
   freshTypical: async (bench: PeerBench, rounds: number) => await measureFresh(bench, rounds, "typical"),
 } as const;
 
-const QUICK: readonly string[] = ["calls", "lifecycle", "fresh"];
+const QUICK: readonly string[] = ["calls", "lifecycle", "fresh", "workloads"];
 
-export const PEER_PARTS = Object.keys(PARTS);
+const WORKLOADS = "workloads";
+export const PEER_PARTS = [...Object.keys(PARTS), WORKLOADS];
 
 export async function benchPeer(options: PeerOptions): Promise<number> {
   const began = performance.now();
@@ -54,9 +56,10 @@ export async function benchPeer(options: PeerOptions): Promise<number> {
   const rounds = options.quick ? 1 : ROUNDS;
   const figures: Figure[] = [];
   const problems: string[] = [];
+  const wanted = (name: string): boolean =>
+    options.only.length > 0 ? options.only.includes(name) : !options.quick || QUICK.includes(name);
   for (const [name, measure] of Object.entries(PARTS)) {
-    if (options.only.length > 0 ? !options.only.includes(name) : options.quick && !QUICK.includes(name))
-      continue;
+    if (!wanted(name)) continue;
     say(name);
     try {
       figures.push(...(await measure(bench, rounds)));
@@ -64,11 +67,13 @@ export async function benchPeer(options: PeerOptions): Promise<number> {
       problems.push(`${name}: ${cause instanceof Error ? cause.message : String(cause)}`);
     }
   }
-  process.stderr.write(`\n${tableOf(figures)}\n`);
+  if (wanted(WORKLOADS)) say(WORKLOADS);
+  const workloads = wanted(WORKLOADS) ? compareWorkloads(options) : [];
+  process.stderr.write(`\n${tableOf(figures)}\n${workloadTable(workloads)}\n`);
   for (const problem of problems) process.stderr.write(`bench: ${problem}\n`);
   const peer = { name: PEERS[0], version: AWS_VPC_CNI_VERSION };
-  if (options.json) process.stdout.write(`${JSON.stringify({ peer, rounds, figures, workloads: [] })}\n`);
-  if (options.write && problems.length === 0) writePeerPage(figures, rounds);
+  if (options.json) process.stdout.write(`${JSON.stringify({ peer, rounds, figures, workloads })}\n`);
+  if (options.write && problems.length === 0) writePeerPage(figures, workloads, rounds);
   say("done");
   return problems.length === 0 ? 0 : 1;
 }
@@ -81,6 +86,16 @@ function tableOf(figures: readonly Figure[]): string {
       const goal = goalRatio === null ? "" : `  at most × ${goalRatio}`;
       const mark = goalRatio === null ? "  " : holds ? "ok" : "no";
       return `  ${mark}  ${name.padEnd(width)}${value(ours, unit)}${value(peer, unit)}  × ${ratio ?? "-"}${goal}\n`;
+    })
+    .join("");
+}
+
+function workloadTable(workloads: readonly WorkloadFigure[]): string {
+  const share = (value: number): string => `${(100 * value).toFixed(1)} %`.padStart(8);
+  return workloads
+    .map(({ name, setting, ours, peer, holds }) => {
+      const waiting = `${share(ours.waitingShare)}${share(peer.waitingShare)}`;
+      return `  ${holds ? "ok" : "no"}  ${name.padEnd(10)}${waiting} wait  ${setting}\n`;
     })
     .join("");
 }
