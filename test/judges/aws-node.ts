@@ -82,6 +82,8 @@ const PLUGIN_CONFIG = {
 
 /** Its default is to wait 30 s for the API server, so that much and more. */
 const START_MS = 120_000;
+/** On a busy machine its first metadata call may run into its deadline; it ends then, and kubelet starts it again. */
+const STARTS_MAX = 3;
 /** The grace period of its DaemonSet. It hears SIGTERM and stays, so in the end it is killed, as kubelet would. */
 const STOP_MS = 10_000;
 
@@ -159,10 +161,14 @@ export async function createAwsNode(options: AwsNodeOptions): Promise<AwsNode> {
     socketPath,
     spawnDaemon,
     startDaemon: async (settings = {}) => {
-      spawnDaemon(settings);
-      const daemon = child;
+      let starts = 0;
       await waitUntil(`the AWS VPC CNI of ${node.name} serves`, START_MS, async () => {
-        if (child !== daemon) throw new Error(`the AWS VPC CNI of ${node.name} ended: ${tailOf(logFile)}`);
+        if (child === null && starts === STARTS_MAX)
+          throw new Error(`the AWS VPC CNI of ${node.name} ended: ${tailOf(logFile)}`);
+        if (child === null) {
+          starts += 1;
+          spawnDaemon(settings);
+        }
         return await accepts(socketPath);
       });
     },

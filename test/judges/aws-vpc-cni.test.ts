@@ -129,7 +129,9 @@ describe.skipIf(!judges.ok || !programs.ok)("the AWS VPC CNI", { retry: 0 }, () 
     return heard;
   };
 
-  test("starts, grows, serves, outlives kill -9, shrinks, and in prefix mode serves too", async () => {
+  test("starts, grows, serves, outlives kill -9, shrinks, and in prefix mode serves too", {
+    timeout: 600_000,
+  }, async () => {
     const life = await makeAwsNode("life", {});
     await life.startDaemon();
     figures.started = true;
