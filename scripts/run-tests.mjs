@@ -16,6 +16,7 @@ const vitest = [
   "run",
   "--config",
   "test/vitest.config.ts",
+  ...(process.env.BERTH_GUEST === "1" ? ["--configLoader=native"] : []), // In a guest the tree is read-only; the other loader writes beside it.
   ...projects.flatMap((project) => ["--project", project]),
   ...rest,
 ];

@@ -20,7 +20,7 @@ export default defineConfig({
         test: {
           name: "fast",
           include: ["test/**/*.test.ts"],
-          exclude: ["test/{sim,kernel,e2e,judges,localstack,cluster,bench,long}/**"],
+          exclude: ["test/{sim,kernel,e2e,guest,judges,localstack,cluster,bench,long}/**"],
           pool: "threads",
           isolate: false,
           testTimeout: 10_000,
@@ -42,6 +42,16 @@ export default defineConfig({
           ...oneAtATime,
           testTimeout: 120_000,
           hookTimeout: 60_000,
+        },
+      },
+      {
+        extends: true,
+        test: {
+          name: "guest",
+          include: ["test/guest/**/*.test.ts"],
+          ...oneAtATime,
+          testTimeout: 180_000,
+          hookTimeout: 120_000,
         },
       },
       {

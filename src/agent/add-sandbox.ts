@@ -1,6 +1,6 @@
 /** ADD: an address (at once, or waited for) → record → save → plumb → answer, or all undone. */
 import { ipvlanPathOf } from "../core/plumbing/ipvlan.ts";
-import { sandboxPlumbing } from "../core/plumbing/sandbox.ts";
+import { routesToRouted, sandboxPlumbing } from "../core/plumbing/sandbox.ts";
 import { hostLinkName, sandboxMac } from "../core/plumbing/names.ts";
 import type { NodeError } from "../core/model/error.ts";
 import { sandboxId, type NetnsRef, type PodName, type SandboxKey } from "../core/model/sandbox.ts";
@@ -70,9 +70,25 @@ async function addAnew(
   const saved = await ports.save(cell.state); // Written down before it is real, so that a crash here leaks nothing for long.
   if (!saved.ok) return await undone(agent, chosen.value, saved.error, "never-used");
   if (signal.aborted) return await undone(agent, chosen.value, cancelled(), "never-used");
-  const plumbed = ports.kernel.plumbSandbox(netns, sandboxPlumbing(chosen.value, cell.state.instance.limits));
+  const plumbed = ports.kernel.plumbSandbox(netns, sandboxPlumbing(chosen.value, cell.state));
   if (!plumbed.ok) return await undone(agent, chosen.value, plumbed.error, "plumbed");
+  introduce(agent, chosen.value);
   return ok(chosen.value);
+}
+
+/** On a node that went from ipvlan to routed, the ipvlan pods of the same ENI learn the way to the new one. */
+function introduce({ ports, cell }: Agent, newcomer: Allocation): void {
+  for (const { allocation, routes } of routesToRouted(newcomer, cell.state)) {
+    const failed = ports.kernel.putInside?.(allocation.netns, routes) ?? null;
+    if (failed !== null)
+      ports.log({
+        level: "warn",
+        message: "an ipvlan pod did not learn the way to a routed one",
+        sandbox: allocation.id,
+        ip: newcomer.ip,
+        ...failed,
+      });
+  }
 }
 
 async function addressFor(
@@ -155,7 +171,7 @@ async function answerAgain(
     const detail = `it holds ${known.ip}; the runtime must DEL it before it can ADD it again`;
     return err({ code: "sandbox-exists", sandbox: known.id, detail });
   }
-  const plumbing = sandboxPlumbing(known, cell.state.instance.limits);
+  const plumbing = sandboxPlumbing(known, cell.state);
   const differences = ports.kernel.checkSandbox(known.netns, plumbing);
   if (!differences.ok) return differences;
   if (differences.value.length === 0) return ok(known);

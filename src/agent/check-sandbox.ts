@@ -22,10 +22,7 @@ export async function checkSandbox(
   if (netns.value.device !== allocation.netns.device || netns.value.inode !== allocation.netns.inode) {
     return err({ code: "check-failed", differences: [`${netnsPath} is another namespace than at ADD`] });
   }
-  const found = ports.kernel.checkSandbox(
-    allocation.netns,
-    sandboxPlumbing(allocation, cell.state.instance.limits),
-  );
+  const found = ports.kernel.checkSandbox(allocation.netns, sandboxPlumbing(allocation, cell.state));
   if (!found.ok) return found;
   const address = cell.state.enis.get(allocation.eni)?.addresses.get(allocation.ip);
   const differences =

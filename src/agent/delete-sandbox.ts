@@ -33,7 +33,7 @@ export async function deleteSandbox(agent: Agent, key: SandboxKey): Promise<Resu
 /** From here on no packet finds the pod, whatever its link still does. */
 function unroute(agent: Agent, allocation: Allocation): void {
   const { ports, cell } = agent;
-  const plumbing = sandboxPlumbing(allocation, cell.state.instance.limits);
+  const plumbing = sandboxPlumbing(allocation, cell.state);
   const failures = ports.kernel.apply(plumbing.host.map((object) => ({ verb: "delete" as const, object })));
   for (const { errno, detail } of failures) {
     ports.log({
@@ -49,7 +49,7 @@ function unroute(agent: Agent, allocation: Allocation): void {
 }
 
 async function removeLink(agent: Agent, allocation: Allocation): Promise<void> {
-  const plumbing = sandboxPlumbing(allocation, agent.cell.state.instance.limits);
+  const plumbing = sandboxPlumbing(allocation, agent.cell.state);
   const inside = plumbing.slave === undefined ? undefined : { netns: allocation.netns, plumbing };
   const removed = await agent.ports.kernel.deleteLink(allocation.hostLink, inside);
   if (removed.ok) return;

@@ -4,7 +4,7 @@ import type { SecurityGroupId, SubnetId } from "../core/model/eni.ts";
 import type { NodeError } from "../core/model/error.ts";
 import type { NetnsRef, SandboxKey } from "../core/model/sandbox.ts";
 import type { Sysctl } from "../core/plumbing/node-host.ts";
-import type { HostSeen, KernelOp, LinkSeen, SandboxPlumbing } from "../core/plumbing/object.ts";
+import type { HostSeen, KernelObject, KernelOp, LinkSeen, SandboxPlumbing } from "../core/plumbing/object.ts";
 import type { PlumbingSettings } from "../core/plumbing/settings.ts";
 import type { NodeState } from "../core/state/node-state.ts";
 import type { Ipv4 } from "../lib/ip.ts";
@@ -46,6 +46,8 @@ export type Kernel = {
     name: string,
     inside?: { readonly netns: NetnsRef; readonly plumbing: SandboxPlumbing },
   ) => Promise<Result<null, KernelFailure>>;
+  /** Puts objects inside a sandbox that was plumbed before; the first refusal, or null. Absent where no sandbox is of a kind to need it. */
+  readonly putInside?: (netns: NetnsRef, objects: readonly KernelObject[]) => KernelFailure | null;
   /** Why no pod can be plumbed in ipvlan mode, with the remedy; null when one can. Absent where the host is known to have all. */
   readonly ipvlanMissing?: () => string | null;
   /** Our nft table as it should be. True when it had to be loaded. Runs a process: at start, on policy change, after an nftables event. */

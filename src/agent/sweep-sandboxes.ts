@@ -84,10 +84,7 @@ export function replumbLost(agent: Agent, links: readonly LinkSeen[]): void {
     const allocation = cell.state.allocations.get(id);
     if (allocation === undefined || agent.beingAdded.has(id) || !ports.runtime.netnsLives(allocation.netns))
       continue;
-    const plumbed = ports.kernel.plumbSandbox(
-      allocation.netns,
-      sandboxPlumbing(allocation, cell.state.instance.limits),
-    );
+    const plumbed = ports.kernel.plumbSandbox(allocation.netns, sandboxPlumbing(allocation, cell.state));
     const fields = { sandbox: id, ip: allocation.ip };
     if (!plumbed.ok) {
       ports.log({

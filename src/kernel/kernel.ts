@@ -3,13 +3,13 @@ import type { NodeError } from "../core/model/error.ts";
 import type { NetnsRef } from "../core/model/sandbox.ts";
 import { GROUP_LAST, PACKET_FILTER_TABLE } from "../core/plumbing/names.ts";
 import type { Sysctl } from "../core/plumbing/node-host.ts";
-import type { HostSeen, KernelOp, LinkSeen, SandboxPlumbing } from "../core/plumbing/object.ts";
+import type { HostSeen, KernelObject, KernelOp, LinkSeen, SandboxPlumbing } from "../core/plumbing/object.ts";
 import type { Ipv4 } from "../lib/ip.ts";
 import { err, ok, type Result } from "../lib/result.ts";
 import { Connection } from "../netlink/connection.ts";
-import { hostNetns } from "../netlink/netns.ts";
+import { hostNetns, openInNetns } from "../netlink/netns.ts";
 import { createUnlinker } from "../netlink/unlink.ts";
-import { applyOps, type FailedOp } from "./apply.ts";
+import { applyOps, type FailedOp, putAll } from "./apply.ts";
 import { checkSandbox } from "./check.ts";
 import { createConntrack } from "./conntrack.ts";
 import { failureOf, type KernelFailure } from "./failure.ts";
@@ -33,6 +33,7 @@ export type HostKernel = {
   readonly plumbSandbox: (netns: NetnsRef, plumbing: SandboxPlumbing) => Result<null, NodeError>;
   readonly checkSandbox: (netns: NetnsRef, plumbing: SandboxPlumbing) => Result<readonly string[], NodeError>;
   readonly deleteLink: (name: string, inside?: DoomedSlave) => Promise<Result<null, KernelFailure>>;
+  readonly putInside: (netns: NetnsRef, objects: readonly KernelObject[]) => KernelFailure | null;
   readonly ipvlanMissing: () => string | null;
   /** True when it had to be loaded: the text is new, or the table is not as it was loaded any more. */
   readonly ensurePacketFilter: (text: string) => Promise<Result<boolean, KernelFailure>>;
@@ -105,6 +106,13 @@ export function createHostKernel(options: {
     plumbSandbox: (netns, plumbing) => plumbSandbox(host, netns, plumbing, startDeleting),
     checkSandbox: (netns, plumbing) => checkSandbox(host, netns, plumbing),
     deleteLink,
+    putInside: (netns, objects) => {
+      const opened = openInNetns(netns.path, netns);
+      if (!opened.ok) return { step: "setns", errno: opened.error.kind, detail: opened.error.detail };
+      const failed = putAll(opened.value.connection, objects);
+      opened.value.close();
+      return failed;
+    },
     ipvlanMissing: () => ipvlanMissing(host),
     ensurePacketFilter,
     ensureSysctls: (wanted) => ensureSysctls(sysctls, wanted),

@@ -36,6 +36,22 @@ test.each(SPEC_VERSIONS)("the result in version %s", async (version) => {
   await expect(pretty).toMatchFileSnapshot(`../golden/cni/result-${version}.json`);
 });
 
+test("an ipvlan pod's address has its subnet's bits, and its ways into the VPC stand beside the default one", () => {
+  const ipvlan: Attached = {
+    ...attached,
+    prefixLength: 24,
+    gateway: ipv4("10.0.1.1"),
+    defaultGateway: ipv4("10.0.0.10"),
+    routes: [{ to: "10.0.0.0/16", gateway: ipv4("10.0.1.1") }],
+  };
+  const { ips, routes } = JSON.parse(printResult(ipvlan, config("1.0.0"))) as Printed; // As above.
+  expect(ips).toEqual([{ interface: 1, address: "10.0.1.7/24", gateway: "10.0.1.1" }]);
+  expect(routes).toEqual([
+    { dst: "0.0.0.0/0", gw: "10.0.0.10" },
+    { dst: "10.0.0.0/16", gw: "10.0.1.1" },
+  ]);
+});
+
 test("it is one line", () => {
   expect(printResult(attached, config("1.0.0"))).toMatch(/^\{[^\n]*\}\n$/);
 });

@@ -130,6 +130,13 @@ describe("the network configuration", () => {
 `);
   });
 
+  test("of an ipvlan node has the runtime tell us what we refuse, and chains nobody who would serve it wrongly", () => {
+    const { plugins } = JSON.parse(conflistText({ ...conflist, refusesCapabilities: true })) as {
+      plugins: unknown;
+    };
+    expect(plugins).toEqual([{ type: "berth-cni", capabilities: { portMappings: true, bandwidth: true } }]);
+  });
+
   test("names socket and journal where they are not the plugin's own, and chains nothing that is not asked for", () => {
     const text = conflistText({
       ...conflist,

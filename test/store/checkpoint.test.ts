@@ -71,6 +71,24 @@ test("cooling deadlines, loose ENIs and the creation that was begun are kept to 
   expect(read.value.creation).toMatchObject({ clientToken: "token", addressCount: 3 });
 });
 
+test("a pod's data path is kept as it was plumbed; a record from before there was a choice tells of routed pods", () => {
+  const state = fullState(3);
+  const [first, second] = [...state.allocations.values()];
+  if (first === undefined || second === undefined) throw new Error("too few pods");
+  const cidr = { network: first.ip, prefixLength: 24 };
+  const ipvlan = { parentMac: first.podMac, subnet: cidr, nodeIp: second.ip, vpcCidrs: [cidr] };
+  const mixed = { ...state, allocations: new Map(state.allocations).set(first.id, { ...first, ipvlan }) };
+  const text = printCheckpoint(mixed, HEAD);
+  const read = parseCheckpoint(text);
+  if (!read.ok) throw new Error(JSON.stringify(read.error));
+  const pathOf = (id: string): unknown => read.value.allocations.find((each) => each.id === id)?.ipvlan;
+  expect([pathOf(first.id), pathOf(second.id)]).toEqual([ipvlan, undefined]);
+  // Its rows are those of the version before, so a daemon from before reads them as long as no pod is an ipvlan one.
+  expect(printCheckpoint(state, HEAD)).not.toContain("ipvlan");
+  const half = reframed(1, text.replace(/"parentMac":"[^"]*",/, ""));
+  expect(parseCheckpoint(half)).toMatchObject({ ok: false, error: { kind: "damaged" } });
+});
+
 test("equal states print equal text, also the second time, from what is remembered of their rows", () => {
   const state = fullState(2);
   const first = printCheckpoint(state, HEAD);

@@ -39,6 +39,7 @@ export function createFakeKernel(clock: VirtualTime) {
   const refusals: { step: Step; times: number; errno: string }[] = [];
   const forgotten: Ipv4[] = [];
   let filter: string | null = null;
+  let withoutIpvlan: string | null = null;
 
   const refusal = (step: Step): KernelFailure | null => {
     const script = refusals.find((each) => each.step === step && each.times > 0);
@@ -62,8 +63,8 @@ export function createFakeKernel(clock: VirtualTime) {
     left.table === right.table &&
     left.destination.ip === right.destination.ip &&
     left.destination.prefixLength === right.destination.prefixLength;
-  const ruleText = ({ priority, mark, from, to, table }: Omit<Rule, "protocol">): string =>
-    JSON.stringify([priority, mark, from, to, table]);
+  const ruleText = ({ priority, mark, from, to, iif, table }: Omit<Rule, "protocol">): string =>
+    JSON.stringify([priority, mark, from, to, iif, table]);
 
   const put = (object: KernelObject): KernelFailure | null => {
     const noDevice = (link: string): KernelFailure | null =>
@@ -147,6 +148,7 @@ export function createFakeKernel(clock: VirtualTime) {
       return ok({ links: [...links.values()], addresses, routes, rules, unreadable: 0 });
     },
     observeLinks: () => ok([...links.values()]),
+    ipvlanMissing: () => withoutIpvlan,
     apply: (ops: readonly KernelOp[]) =>
       ops.flatMap((op) => {
         if (op.verb === "delete-link") {
@@ -217,6 +219,8 @@ export function createFakeKernel(clock: VirtualTime) {
     flushFilter: (): void => {
       filter = null;
     },
+    /** Why this machine has no ipvlan; null: it has. */
+    lackIpvlan: (why: string | null): void => void (withoutIpvlan = why),
     filterText: (): string | null => filter,
     /** A new namespace at the path, whatever was there before. */
     addNetns: (path: string): NetnsRef => {

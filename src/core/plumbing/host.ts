@@ -69,7 +69,7 @@ export function planHost(
     }
     if (link.alias === null && link.kind === "veth")
       halfMadeLinks.push({ sandbox: allocation.id, link: link.name });
-    const { pair, host } = sandboxPlumbing(allocation, limits);
+    const { pair, host } = sandboxPlumbing(allocation, state);
     objects.push(
       {
         kind: "link",

@@ -56,7 +56,10 @@ export function ipvlanPathOf(
 
 const POD_RETURN = ipv4(POD_RETURN_TEXT);
 
-/** The plumbing of one allocation, from its record alone. The allocation's ENI must have a number (`eniNumber`). */
+/**
+ * The plumbing of one allocation. Its ENI must have a number (`eniNumber`). `routed`: addresses of routed pods on the same ENI, which are
+ * reached through the node. Such a route that outlives its pod does no harm: the node sends back into the pod what is not its own.
+ */
 export function ipvlanPlumbing(
   allocation: Pick<
     Allocation,
@@ -65,6 +68,7 @@ export function ipvlanPlumbing(
     readonly ipvlan: IpvlanPath;
   },
   limits: InstanceLimits,
+  routed: readonly Ipv4[] = [],
 ): SandboxPlumbing {
   const { id, ip, hostLink, hostMac, podMac, mtu, ipvlan } = allocation;
   const { nodeIp, subnet } = ipvlan;
@@ -95,6 +99,7 @@ export function ipvlanPlumbing(
       .map(({ network, prefixLength }) =>
         route(MAIN_TABLE, { ...viaRouter, destination: { ip: network, prefixLength } }),
       ),
+    ...routed.map((other) => route(MAIN_TABLE, { ...viaNode, destination: { ip: other, prefixLength: 32 } })),
     route(MAIN_TABLE, viaNode),
     route(POD_NODE_TABLE, viaNode),
     route(POD_ENI_TABLE, { ...onLink, destination: connected, link: slave }),
