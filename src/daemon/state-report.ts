@@ -49,6 +49,7 @@ export type StateReport = {
     readonly eni: string;
     readonly hostLink: string;
     readonly netns: string;
+    readonly dataPath: "routed" | "ipvlan"; // As it was plumbed; the setting may be another by now.
   }[];
   readonly counters: Counters;
 };
@@ -101,6 +102,7 @@ export function reportState(
       eni: allocation.eni,
       hostLink: allocation.hostLink,
       netns: allocation.netns.path,
+      dataPath: allocation.ipvlan === undefined ? "routed" : "ipvlan",
     })),
     counters: facts.counters,
   };

@@ -3,6 +3,7 @@
  * a pod would cost more than all the rest of an ADD. Source: linux/netfilter/nf_tables.h.
  */
 import * as structs from "netlink/dist/structs.js";
+import { assert } from "../lib/assert.ts";
 import type { PodFilter } from "../core/plumbing/object.ts";
 import { PACKET_FILTER_TABLE } from "../core/plumbing/names.ts";
 import { podFilterChains, type PodFilterChain, type PodFilterStep } from "../core/plumbing/pod-filter.ts";
@@ -146,6 +147,7 @@ function ruleRequest(table: Buffer, chain: string, steps: readonly PodFilterStep
 function expressionsOf(step: PodFilterStep): readonly Buffer[] {
   switch (step.kind) {
     case "link": {
+      assert(step.name.length < IFNAMSIZ, "a link's name fits the kernel's 16 bytes");
       const name = Buffer.alloc(IFNAMSIZ);
       name.write(step.name);
       return [loadMeta(step.end === "in" ? META.iifname : META.oifname), compare(CMP.equal, name)];
