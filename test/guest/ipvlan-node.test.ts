@@ -83,7 +83,7 @@ test("a node changes its data path twice: running pods keep theirs, all reach ea
     await waitUntil(
       "the slave is gone, though its namespace lives",
       10_000,
-      async () => (await must(["ip", "-o", "link"], { netns: each.pod.netns })).includes("eth0") === false,
+      async () => !(await must(["ip", "-o", "link"], { netns: each.pod.netns })).includes("eth0"),
     );
   const left = async (): Promise<readonly string[]> =>
     difference(before, await kernelObjects(node.netns)).filter((line) =>
