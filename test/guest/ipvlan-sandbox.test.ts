@@ -43,6 +43,9 @@ function plumbingOf(name: string, ip: string, mac: Mac = eni1.mac): SandboxPlumb
   return ipvlanPlumbing({ ...allocation(name, ip, 1), ipvlan }, limits);
 }
 
+/** A link whose pod was refused goes by and by. */
+const PATIENCE = { timeout: 20_000, interval: 50 };
+
 const plumbing = plumbingOf("c1", "10.0.1.20");
 const inside = (command: string): string => sh(`ip netns exec ${nameOf(netns)} ${command}`);
 
@@ -103,7 +106,8 @@ test("taken away, a pod leaves nothing in the node, no slave in its namespace, a
     ok: true,
     value: null,
   });
-  expect(hostLines().replaceAll(/\d+: /g, "")).toBe(before.replaceAll(/\d+: /g, ""));
+  const unnumbered = (lines: string): string => lines.replaceAll(/\d+: /g, "");
+  await expect.poll(() => unnumbered(hostLines()), PATIENCE).toBe(unnumbered(before));
   expect(inside("ip -o link show")).not.toMatch(/eth0|veth0/);
   expect(kernel.plumbSandbox(next, heir)).toEqual({ ok: true, value: null });
 });
@@ -125,13 +129,13 @@ test("what a crash left of the same sandbox is replaced, at whatever point it ca
   });
 });
 
-test("an ENI whose link is not there is named by its MAC", () => {
+test("an ENI whose link is not there is named by its MAC", async () => {
   const lost = plumbingOf("c4", "10.0.1.24", "0a:00:00:00:00:77" as Mac);
   expect(kernel.plumbSandbox(netns, lost)).toMatchObject({
     ok: false,
     error: { code: "kernel-refused", errno: "ENODEV", detail: "no link has the ENI's MAC 0a:00:00:00:00:77" },
   });
-  expect(sh("ip -o link show type veth")).not.toContain(lost.pair.hostName);
+  await expect.poll(() => sh("ip -o link show type veth"), PATIENCE).not.toContain(lost.pair.hostName);
 });
 
 test("a link that is a bridge's port already is refused with the kernel's word for it", () => {
