@@ -1,4 +1,5 @@
 /** ADD: an address (at once, or waited for) → record → save → plumb → answer, or all undone. */
+import { delegatedObjects } from "../core/plumbing/delegated.ts";
 import { ipvlanPathOf } from "../core/plumbing/ipvlan.ts";
 import { routesToRouted, sandboxPlumbing } from "../core/plumbing/sandbox.ts";
 import { hostLinkName, sandboxMac } from "../core/plumbing/names.ts";
@@ -17,6 +18,8 @@ export type AddRequest = {
   readonly key: SandboxKey;
   readonly netnsPath: string;
   readonly pod: PodName | null;
+  /** Another plugin's `type`: it makes the links, and asks us for an address alone. */
+  readonly plumbedBy?: string;
   readonly requestId: string;
   readonly deadline: Instant;
   /** The ADD's place among the workers: left while it waits for an address, so that a held ADD holds nobody up. */
@@ -70,10 +73,20 @@ async function addAnew(
   const saved = await ports.save(cell.state); // Written down before it is real, so that a crash here leaks nothing for long.
   if (!saved.ok) return await undone(agent, chosen.value, saved.error, "never-used");
   if (signal.aborted) return await undone(agent, chosen.value, cancelled(), "never-used");
-  const plumbed = ports.kernel.plumbSandbox(netns, sandboxPlumbing(chosen.value, cell.state));
+  const plumbed = plumb(agent, netns, chosen.value);
   if (!plumbed.ok) return await undone(agent, chosen.value, plumbed.error, "plumbed");
   introduce(agent, chosen.value);
   return ok(chosen.value);
+}
+
+function plumb({ ports, cell }: Agent, netns: NetnsRef, allocation: Allocation): Result<unknown, NodeError> {
+  if (allocation.plumbedBy === undefined)
+    return ports.kernel.plumbSandbox(netns, sandboxPlumbing(allocation, cell.state));
+  const objects = delegatedObjects(allocation);
+  const [refused] = ports.kernel.apply(objects.map((object) => ({ verb: "put" as const, object })));
+  if (refused === undefined) return ok(null);
+  ports.kernel.apply(objects.map((object) => ({ verb: "delete" as const, object })));
+  return err({ code: "kernel-refused", step: refused.step, errno: refused.errno, detail: refused.detail });
 }
 
 /** On a node that went from ipvlan to routed, the ipvlan pods of the same ENI learn the way to the new one. */
@@ -129,7 +142,8 @@ function allocationMaker(agent: Agent, request: AddRequest, netns: NetnsRef): Ma
     podMac: sandboxMac("pod", id),
     mtu: agent.settings.podMtu,
     // Written down with the address: whatever the setting becomes, this pod keeps its path.
-    ...(agent.settings.plumbing.dataPath === "ipvlan"
+    ...(request.plumbedBy === undefined ? {} : { plumbedBy: request.plumbedBy }),
+    ...(agent.settings.plumbing.dataPath === "ipvlan" && request.plumbedBy === undefined
       ? { ipvlan: ipvlanPathOf(eni, agent.cell.state.instance) }
       : {}),
     requestId: request.requestId,
@@ -170,6 +184,10 @@ async function answerAgain(
   if (known.requestId !== request.requestId) {
     const detail = `it holds ${known.ip}; the runtime must DEL it before it can ADD it again`;
     return err({ code: "sandbox-exists", sandbox: known.id, detail });
+  }
+  if (known.plumbedBy !== undefined) {
+    const ruled = plumb(agent, known.netns, known);
+    return ruled.ok ? ok(known) : await undone(agent, known, ruled.error, "plumbed");
   }
   const plumbing = sandboxPlumbing(known, cell.state);
   const differences = ports.kernel.checkSandbox(known.netns, plumbing);

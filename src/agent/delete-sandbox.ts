@@ -4,6 +4,7 @@
  */
 import type { NodeError } from "../core/model/error.ts";
 import { sandboxId, type SandboxKey } from "../core/model/sandbox.ts";
+import { delegatedObjects } from "../core/plumbing/delegated.ts";
 import { sandboxPlumbing } from "../core/plumbing/sandbox.ts";
 import type { Allocation } from "../core/state/node-state.ts";
 import { addressReleased } from "../core/state/transitions.ts";
@@ -20,8 +21,9 @@ export async function deleteSandbox(agent: Agent, key: SandboxKey): Promise<Resu
   if (allocation === undefined) return ok(null);
   cell.set(addressReleased(cell.state, allocation.id, after(ports.time.now(), settings.cooldownMs)));
   unroute(agent, allocation);
-  const linkGone = removeLink(agent, allocation);
-  agent.departures.add(allocation.netns, key.ifName, allocation.hostLink, linkGone);
+  const ours = allocation.plumbedBy === undefined; // The plugin that we are the IPAM of takes its own links away.
+  const linkGone = ours ? removeLink(agent, allocation) : Promise.resolve();
+  if (ours) agent.departures.add(allocation.netns, key.ifName, allocation.hostLink, linkGone);
   const saved = await ports.save(cell.state);
   // The runtime asks again and is told that there is nothing left to do: should we die before a later save, the sandbox is found
   // in the record once more, and freed by the start or the sweep, since its link and its namespace are gone.
@@ -33,8 +35,11 @@ export async function deleteSandbox(agent: Agent, key: SandboxKey): Promise<Resu
 /** From here on no packet finds the pod, whatever its link still does. */
 function unroute(agent: Agent, allocation: Allocation): void {
   const { ports, cell } = agent;
-  const plumbing = sandboxPlumbing(allocation, cell.state);
-  const failures = ports.kernel.apply(plumbing.host.map((object) => ({ verb: "delete" as const, object })));
+  const objects =
+    allocation.plumbedBy === undefined
+      ? sandboxPlumbing(allocation, cell.state).host
+      : delegatedObjects(allocation);
+  const failures = ports.kernel.apply(objects.map((object) => ({ verb: "delete" as const, object })));
   for (const { errno, detail } of failures) {
     ports.log({
       level: "warn",

@@ -56,8 +56,10 @@ function goneSandboxes(
     : null;
   return dead
     .filter(
-      ({ id, hostLink, netns }) =>
-        !present.has(hostLink) || (!isUnknown(netns) && known !== null && !known.has(id)),
+      ({ id, hostLink, netns, plumbedBy }) =>
+        // Where another plugin made the links, that none of ours is there says nothing.
+        (plumbedBy === undefined && !present.has(hostLink)) ||
+        (!isUnknown(netns) && known !== null && !known.has(id)),
     )
     .map((allocation) => ({ key: allocation.id, allocation }));
 }

@@ -62,6 +62,7 @@ export type NetworkConfig = {
   readonly prevResult: PrevResult | null;
   readonly dns: JsonObject | null; // The conflist's own; goes into the result as it is.
   readonly alive: readonly { readonly containerId: string; readonly ifName: string }[]; // For GC.
+  readonly plumbedBy: string | null; // The `type` of the plugin that calls us as its IPAM; null: we are the plugin itself.
   readonly all: JsonObject; // Everything, also what is not known here.
 };
 
@@ -177,6 +178,8 @@ export function parseNetworkConfig(stdin: string): Result<NetworkConfig, CniErro
   const parsed = parseAs(configSchema, stdin);
   if (!parsed.ok) return parsed;
   const { name, cniVersion, runtimeConfig, prevResult, dns } = parsed.value;
+  const plumbedBy = delegatorOf(parsed.value);
+  if (!plumbedBy.ok) return plumbedBy;
   const alive = parsed.value["cni.dev/valid-attachments"] ?? parsed.value["cni.dev/attachments"] ?? [];
   return ok({
     name,
@@ -185,8 +188,28 @@ export function parseNetworkConfig(stdin: string): Result<NetworkConfig, CniErro
     prevResult: prevResult ?? null,
     dns: dns ?? null,
     alive: alive.map(({ containerID, ifname }) => ({ containerId: containerID, ifName: ifname })),
+    plumbedBy: plumbedBy.value,
     all: parsed.value,
   });
+}
+
+/** By what names the plugin's file is called, as itself and as an `ipam.type`. */
+const OWN_TYPES: ReadonlySet<unknown> = new Set(["berth-cni", "berth"]);
+
+/**
+ * A main plugin hands its IPAM the whole of its own configuration: then `type` is its name, and `ipam.type` ours. Null where `type` is ours
+ * or `ipam` is none of an IPAM's, since a file may be installed under any name.
+ */
+function delegatorOf({ type, ipam }: JsonObject): Result<string | null, CniError> {
+  if (typeof type !== "string" || OWN_TYPES.has(type)) return ok(null);
+  if (typeof ipam !== "object" || ipam === null || !("type" in ipam) || !OWN_TYPES.has(ipam.type))
+    return ok(null);
+  if (type === "" || type.length > 255 || type.includes("/"))
+    return err(invalid("the network configuration's type is no plugin's name", type));
+  const unknown = Object.keys(ipam).filter((key) => key !== "type");
+  if (unknown.length === 0) return ok(type);
+  const message = `ipam takes nothing but its type here: addresses, routes and ranges are the VPC's; remove ipam.${unknown[0]} from the conflist`;
+  return err(invalid(message, unknown.join(" ")));
 }
 
 /** For DEL: name and version alone. A damaged previous result or a capability that we would refuse must never keep a pod from going. */
@@ -201,6 +224,7 @@ export function parseNetworkIdentity(stdin: string): Result<NetworkConfig, CniEr
     prevResult: null,
     dns: null,
     alive: [],
+    plumbedBy: null, // The record tells.
     all: parsed.value,
   });
 }

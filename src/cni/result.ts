@@ -21,11 +21,13 @@ export type Attached = {
   readonly hostLink: string;
   readonly hostMac: Mac;
   readonly mtu: number;
+  readonly addressOnly?: true; // Another plugin makes the links and asked us, as its IPAM, for an address.
 };
 
 /** The result as one line of JSON. The host's end of the pair comes first and has no sandbox: `bandwidth` looks for it so. */
 export function printResult(attached: Attached, config: NetworkConfig): string {
   const version = config.cniVersion;
+  if (attached.addressOnly === true) return printIpamResult(attached, config);
   const previous: PrevResult = config.prevResult ?? {};
   const before = previous.interfaces ?? [];
   const podIndex = before.length + 1;
@@ -54,6 +56,20 @@ export function printResult(attached: Attached, config: NetworkConfig): string {
     ...(dns === null ? {} : { dns }),
   };
   return `${JSON.stringify(result)}\n`;
+}
+
+/** For the plugin that asked: no interfaces, and addresses that point to none (CNI specification, "Delegated plugins (IPAM)"). */
+function printIpamResult(attached: Attached, config: NetworkConfig): string {
+  const version = config.cniVersion;
+  const { ip, gateway, prefixLength = 32 } = attached;
+  const address = {
+    ...(hasFamilies(version) ? { version: "4" } : {}),
+    address: `${ip}/${prefixLength}`,
+    gateway,
+  };
+  const routes = [{ dst: "0.0.0.0/0", gw: gateway }];
+  const dns = dnsOf({}, config);
+  return `${JSON.stringify({ cniVersion: version, ips: [address], routes, ...(dns === null ? {} : { dns }) })}\n`;
 }
 
 /** Before 1.0.0 `dns` is always printed; since then it is left out when empty. */

@@ -52,7 +52,9 @@ export function createHandlers(
       },
     };
     const { key, netnsPath, pod, requestId, config } = request;
-    const refused = refusedCapability(agent.settings.plumbing.dataPath, config.capabilities);
+    const { plumbedBy } = config;
+    const refused =
+      plumbedBy === null ? refusedCapability(agent.settings.plumbing.dataPath, config.capabilities) : null;
     if (refused !== null) {
       ended();
       counts.adds += 1;
@@ -63,7 +65,15 @@ export function createHandlers(
     const deadline = earlier(after(request.deadline, -ANSWER_MS), after(began, options.addHoldMs));
     const added = await addSandbox(
       agent,
-      { key, netnsPath, pod, requestId, deadline, place: watched },
+      {
+        key,
+        netnsPath,
+        pod,
+        requestId,
+        deadline,
+        place: watched,
+        ...(plumbedBy === null ? {} : { plumbedBy }),
+      },
       signal,
     );
     counts.adds += 1;
@@ -72,7 +82,7 @@ export function createHandlers(
     ended();
     const outcome = added.ok ? "ok" : added.error.code;
     ports.observed({ kind: "add", outcome, durationMs: ports.time.now() - began, heldMs });
-    return added.ok ? ok(attachedOf(added.value, netnsPath)) : added;
+    return added.ok ? ok(attachedOf(agent, added.value, netnsPath)) : added;
   };
 
   const del: Handlers["del"] = async ({ key }) => {
@@ -93,7 +103,7 @@ export function createHandlers(
   const check: Handlers["check"] = async ({ key, netnsPath }, previous) => {
     const checked = await checkSandbox(agent, key, netnsPath);
     if (!checked.ok) return checked;
-    const differences = prevResultDifferences(previous, attachedOf(checked.value, netnsPath));
+    const differences = prevResultDifferences(previous, attachedOf(agent, checked.value, netnsPath));
     return differences.length === 0 ? ok(null) : err({ code: "check-failed", differences });
   };
 
@@ -147,8 +157,8 @@ function refusedCapability(
   return null;
 }
 
-function attachedOf(allocation: Allocation, netnsPath: string): Attached {
-  const { ip, key, podMac, hostLink, hostMac, mtu, ipvlan } = allocation;
+function attachedOf(agent: Agent, allocation: Allocation, netnsPath: string): Attached {
+  const { ip, key, podMac, hostLink, hostMac, mtu, ipvlan, plumbedBy } = allocation;
   if (ipvlan !== undefined) {
     const { parentMac, subnet, nodeIp, vpcCidrs } = ipvlan;
     const gateway = gatewayOf({ subnetCidr: subnet });
@@ -161,6 +171,23 @@ function attachedOf(allocation: Allocation, netnsPath: string): Attached {
       ifName: key.ifName,
       netnsPath,
       podMac: parentMac,
+      hostLink,
+      hostMac,
+      mtu,
+    };
+  }
+  const eni = plumbedBy === undefined ? undefined : agent.cell.state.enis.get(allocation.eni);
+  if (eni !== undefined) {
+    // The main plugin puts the gateway on its own link. The VPC's router, subnet + 1, must not become the node's own address; the
+    // address of the pod's ENI is that already, and lies in the subnet, as main plugins expect.
+    return {
+      ip,
+      prefixLength: eni.subnetCidr.prefixLength,
+      gateway: eni.primaryIp,
+      addressOnly: true,
+      ifName: key.ifName,
+      netnsPath,
+      podMac,
       hostLink,
       hostMac,
       mtu,

@@ -252,6 +252,7 @@ const rowSchema = v.variant("row", [
     podMac: macSchema,
     mtu: mtuSchema,
     ipvlan: v.exactOptional(ipvlanSchema),
+    plumbedBy: v.exactOptional(v.pipe(v.string(), v.nonEmpty(), v.maxLength(255))), // A file name.
     requestId: tokenSchema,
     since: wallTimeSchema,
   }),

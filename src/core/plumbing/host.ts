@@ -3,6 +3,7 @@ import type { Ipv4 } from "../../lib/ip.ts";
 import type { EniId } from "../model/eni.ts";
 import type { SandboxId } from "../model/sandbox.ts";
 import type { NodeState } from "../state/node-state.ts";
+import { delegatedObjects } from "./delegated.ts";
 import { eniObjects, linkOfEni } from "./eni-host.ts";
 import { eniNumber, hostLinkAlias } from "./names.ts";
 import { nodeObjects } from "./node-host.ts";
@@ -61,6 +62,10 @@ export function planHost(
   const linklessSandboxes: SandboxId[] = [];
   const halfMadeLinks: HostPlan["halfMadeLinks"][number][] = [];
   for (const allocation of state.allocations.values()) {
+    if (allocation.plumbedBy !== undefined) {
+      objects.push(...delegatedObjects(allocation));
+      continue;
+    }
     sandboxLinks.set(allocation.hostLink, hostLinkAlias(allocation.id));
     const link = present.get(allocation.hostLink);
     if (link === undefined) {

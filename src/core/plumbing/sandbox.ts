@@ -4,7 +4,7 @@ import { ipvlanPlumbing } from "./ipvlan.ts";
 import type { KernelObject, SandboxPlumbing } from "./object.ts";
 import { routedPlumbing } from "./routed.ts";
 
-type Plumbed = Parameters<typeof routedPlumbing>[0] & Pick<Allocation, "eni" | "ipvlan">;
+type Plumbed = Parameters<typeof routedPlumbing>[0] & Pick<Allocation, "eni" | "ipvlan" | "plumbedBy">;
 type Node = {
   readonly instance: Pick<NodeState["instance"], "limits">;
   readonly allocations: ReadonlyMap<unknown, Plumbed>;
@@ -31,7 +31,7 @@ export function routesToRouted(
   newcomer: Allocation,
   node: Pick<NodeState, "instance" | "allocations">,
 ): readonly { readonly allocation: Allocation; readonly routes: readonly KernelObject[] }[] {
-  if (newcomer.ipvlan !== undefined) return [];
+  if (newcomer.ipvlan !== undefined || newcomer.plumbedBy !== undefined) return [];
   return [...node.allocations.values()]
     .filter((other) => other.ipvlan !== undefined && other.eni === newcomer.eni)
     .map((allocation) => {
@@ -47,5 +47,5 @@ export function routesToRouted(
 }
 
 function isRoutedOn(allocation: Plumbed, eni: Plumbed["eni"]): boolean {
-  return allocation.ipvlan === undefined && allocation.eni === eni;
+  return allocation.ipvlan === undefined && allocation.plumbedBy === undefined && allocation.eni === eni;
 }

@@ -265,6 +265,7 @@ function isDead(allocation: Allocation, remembered: Remembered, truths: Truths):
   const linked = truths.host.links.some((link) => link.name === allocation.hostLink);
   if (isUnknown(allocation.netns)) return !linked; // Its namespace says nothing, but a veth dies with either end.
   const cached = truths.cached.some((each) => sandboxId(each.key) === allocation.id);
+  if (allocation.plumbedBy !== undefined) return !cached; // Its links are another plugin's.
   return !linked || !cached;
 }
 

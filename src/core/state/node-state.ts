@@ -29,6 +29,8 @@ export type Allocation = {
   readonly podMac: Mac;
   readonly mtu: number;
   readonly ipvlan?: IpvlanPath; // Absent: routed. So says every checkpoint from before there was a choice.
+  /** The `type` of another plugin that makes the links: we are its IPAM, and give an address alone. Absent: the links are ours. */
+  readonly plumbedBy?: string;
   readonly requestId: string; // Of the ADD: a shim that lost its answer may ask for it again.
   readonly since: WallTime;
 };
