@@ -31,6 +31,7 @@ import { createLog, type RootLog } from "../telemetry/log.ts";
 import { createMetrics, type Metrics } from "../telemetry/metrics.ts";
 import { daemonDoors, type Health } from "../telemetry/pages.ts";
 import { type Cluster, createCluster } from "./cluster.ts";
+import { runCommand } from "./commands.ts";
 import { createEdges, watchKernel, type Edges } from "./edges.ts";
 import { createHandlers } from "./handlers.ts";
 import { lookOf } from "./look.ts";
@@ -342,5 +343,9 @@ async function sleep(ms: number): Promise<void> {
 if (process.argv.includes("--version")) {
   process.stdout.write(`berth ${VERSION}\n`);
 } else {
-  end(await main());
+  const terminal = {
+    out: (text: string) => void process.stdout.write(text),
+    error: (text: string) => void process.stderr.write(text),
+  };
+  end((await runCommand(process.argv.slice(2), process.env, terminal)) ?? (await main()));
 }
