@@ -7,6 +7,8 @@ import type { AgentSettings, Ports } from "./ports.ts";
 import { WaitingRoom } from "./waiting-room.ts";
 import type { NodeState } from "../core/state/node-state.ts";
 import { Wake } from "./loop.ts";
+import type { Ipv4 } from "../lib/ip.ts";
+import type { Instant } from "../lib/time.ts";
 
 export type Agent = {
   readonly ports: Ports;
@@ -20,6 +22,8 @@ export type Agent = {
   readonly blocked: { packetFilter: string | null; dataPath: string | null };
   /** `behind`: the last save failed, so that the checkpoint tells of an earlier state. */
   readonly record: { behind: boolean };
+  /** What EC2 took back, and when: a view from before then still lists it. */
+  readonly givenBack: Map<Ipv4, Instant>;
   readonly wakeRefill: Wake;
   readonly wakeRepair: Wake; // Something in the kernel may have changed.
   readonly wakeFilter: Wake; // Something in nftables may have.
@@ -59,6 +63,7 @@ export function createAgent(
     beingAdded: new Set(),
     blocked: { packetFilter: null, dataPath: null },
     record,
+    givenBack: new Map(),
     wakeRefill,
     wakeRepair,
     wakeFilter,

@@ -31,7 +31,7 @@ import { after as instantAfter } from "../lib/time.ts";
 import type { Instant } from "../lib/time.ts";
 import type { Agent } from "./agent.ts";
 import { type LeakMemory, lookForLeaks } from "./leaks.ts";
-import { finishCreation, subnetCidrOf } from "./perform.ts";
+import { finishCreation, OLD_VIEW_MS, subnetCidrOf } from "./perform.ts";
 
 /** A look that follows a lost answer waits for EC2's views to settle first. Source: EC2 API, "Eventual consistency". */
 export const DOUBT_SETTLE_MS = 3_000;
@@ -99,7 +99,8 @@ function graceOf(drift: Drift, agent: Agent): number {
       return firstLook || loose.get(drift.seen.id)?.attachmentId === null ? 0 : DRIFT_GRACE_MS;
     case "address-unknown":
     case "prefix-unknown":
-      return firstLook || (inDoubt?.operation === "AssignPrivateIpAddresses" && inDoubt.eni === drift.eni)
+      return !isOldNews(drift, agent) &&
+        (firstLook || (inDoubt?.operation === "AssignPrivateIpAddresses" && inDoubt.eni === drift.eni))
         ? 0
         : DRIFT_GRACE_MS;
     // What leaves is given to nobody, so a wrong look costs nothing.
@@ -116,6 +117,16 @@ function graceOf(drift: Drift, agent: Agent): number {
     case "eni-missing":
       return DRIFT_GRACE_MS;
   }
+}
+
+/** A view from before EC2 took it back. Should EC2 have given it again since, the next look lists it, too. */
+function isOldNews(
+  drift: Extract<Drift, { kind: "address-unknown" | "prefix-unknown" }>,
+  { givenBack, ports }: Agent,
+): boolean {
+  const ips = drift.kind === "address-unknown" ? [drift.ip] : addressesOfCidr4(drift.prefix);
+  const since = ports.time.now() - OLD_VIEW_MS;
+  return [...ips].some((ip) => (givenBack.get(ip) ?? -Infinity) > since);
 }
 
 async function settleDrift(agent: Agent, drift: Drift & { readonly sinceMs: number }): Promise<void> {

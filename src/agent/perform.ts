@@ -61,9 +61,7 @@ export async function perform(agent: Agent, action: PoolAction): Promise<Outcome
       await announce(agent, (state) => addressesLeaving(state, action.eni, action.ips));
       const taken = await ec2.unassignAddresses(action.eni, action.ips);
       if (taken.ok)
-        return done(agent, "UnassignPrivateIpAddresses", (state) =>
-          addressesGone(state, action.eni, action.ips),
-        );
+        return givenBack(agent, action.ips, (state) => addressesGone(state, action.eni, action.ips));
       mayComeLate(agent, action.eni, action.ips, taken.error);
       return met(agent, taken.error, action.eni, undo);
     }
@@ -74,10 +72,7 @@ export async function perform(agent: Agent, action: PoolAction): Promise<Outcome
       );
       await announce(agent, (state) => prefixesLeaving(state, action.eni, action.prefixes));
       const taken = await ec2.unassignPrefixes(action.eni, action.prefixes);
-      if (taken.ok)
-        return done(agent, "UnassignPrivateIpAddresses", (state) =>
-          prefixesGone(state, action.eni, action.prefixes),
-        );
+      if (taken.ok) return givenBack(agent, ips, (state) => prefixesGone(state, action.eni, action.prefixes));
       mayComeLate(agent, action.eni, ips, taken.error);
       return met(agent, taken.error, action.eni, undo);
     }
@@ -221,6 +216,9 @@ async function attachCreated(agent: Agent, seen: EniSeen, creation: EniCreation)
   return null;
 }
 
+/** How long EC2 may still list what it has taken back. */
+export const OLD_VIEW_MS = MINUTE_MS;
+
 export async function subnetCidrOf(agent: Agent, id: SubnetId): Promise<Cidr4 | null> {
   for (const eni of agent.cell.state.enis.values()) if (eni.subnetId === id) return eni.subnetCidr;
   const described = await agent.ports.ec2.describeSubnets([id]);
@@ -235,6 +233,13 @@ async function announce(agent: Agent, transition: (state: NodeState) => NodeStat
   // A full disk must not stop the pool: EC2's own tags and describes find what was not written down.
   if (!saved.ok)
     agent.ports.log({ level: "error", message: "intention not written down", error: saved.error });
+}
+
+function givenBack(agent: Agent, ips: readonly Ipv4[], transition: (state: NodeState) => NodeState): null {
+  const now = agent.ports.time.now();
+  for (const [ip, at] of agent.givenBack) if (now - at >= OLD_VIEW_MS) agent.givenBack.delete(ip);
+  for (const ip of ips) agent.givenBack.set(ip, now);
+  return done(agent, "UnassignPrivateIpAddresses", transition);
 }
 
 function done(agent: Agent, operation: string, transition: (state: NodeState) => NodeState): null {

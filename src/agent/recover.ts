@@ -2,6 +2,8 @@
 import type { Ec2Failure, EniSeen, Imds, ImdsEni } from "../core/model/ec2.ts";
 import type { AttachmentId, SubnetId } from "../core/model/eni.ts";
 import type { Instance, InstanceLimits } from "../core/model/instance.ts";
+import { diffHost } from "../core/plumbing/diff.ts";
+import { planHost } from "../core/plumbing/host.ts";
 import { NODE_SYSCTLS } from "../core/plumbing/node-host.ts";
 import type { HostSeen } from "../core/plumbing/object.ts";
 import { LOOK_OPERATION } from "../core/pool/obstacles.ts";
@@ -15,7 +17,7 @@ import { createAgent, type Agent } from "./agent.ts";
 import { LinkedSignal } from "./linked-signal.ts";
 import { blindness } from "./look.ts";
 import type { AbortSignalLike, AgentSettings, Ports } from "./ports.ts";
-import { ensurePacketFilter, repairHost } from "./repair.ts";
+import { ensurePacketFilter, removeOrphans, repairHost } from "./repair.ts";
 
 /** How often EC2 is asked at start before IMDS is believed instead. Pods with warm addresses should not wait for EC2's bad day. */
 const EC2_TRIES_AT_START = 3;
@@ -80,6 +82,8 @@ export async function recover(options: StartOptions): Promise<Agent | null> {
   }
   const agent = createAgent(ports, settings, options.pool, state);
   if (recovered.found > 0) {
+    // A link that nobody answers for may bear one of the free addresses. It goes first, for their rest is written down as of now.
+    await removeOrphans(agent, diffHost(planHost(state, host.links, settings.plumbing).desired, host));
     const saved = await ports.save(agent.cell.state);
     if (!saved.ok)
       ports.log({ level: "error", message: "found sandboxes could not be written down", error: saved.error });

@@ -94,7 +94,7 @@ export function repairHost(agent: Agent): {
       detail,
     });
   }
-  for (const op of ops) if (op.verb === "delete-link") void removeOrphan(agent, op.name);
+  void removeOrphans(agent, ops);
   for (const { sandbox, link } of plan.halfMadeLinks)
     if (!agent.beingAdded.has(sandbox) && !agent.departures.isLeaving(link)) void removeHalfMade(agent, link);
   replumbLost(agent, seen.value.links);
@@ -134,6 +134,12 @@ function linkHasCome(agent: Agent): boolean {
   if (!links.ok) return false;
   const awaited = [...agent.cell.state.enis.values()].filter((eni) => eni.phase.kind === "awaiting-link");
   return awaited.some((eni) => linkOfEni(links.value, eni.mac) !== null);
+}
+
+/** Links that are ours and no sandbox's. */
+export async function removeOrphans(agent: Agent, ops: readonly KernelOp[]): Promise<void> {
+  const names = ops.flatMap((op) => (op.verb === "delete-link" ? [op.name] : []));
+  await Promise.all(names.map(async (name) => await removeOrphan(agent, name)));
 }
 
 async function removeOrphan(agent: Agent, name: string): Promise<void> {

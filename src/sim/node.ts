@@ -221,15 +221,22 @@ export class SimNode {
   #disturbDisk(): void {
     if (this.#lives === 0) return;
     const { faults } = this.sim;
-    if (faults.hits("checkpoint-lost", this.name)) this.disk.lose();
-    else if (faults.hits("checkpoint-older", this.name)) {
+    if (faults.hits("checkpoint-lost", this.name)) {
+      this.watch.recordLost();
+      this.disk.lose();
+    } else if (faults.hits("checkpoint-older", this.name)) {
       // What was released since has left no trace anywhere: that it rests is not promised (docs/reliability.md).
-      if (this.disk.rollBack()) this.watch.recordRolledBack();
+      if (!this.disk.rollBack()) return;
+      this.watch.recordLost();
+      this.watch.recordRolledBack();
     } else if (faults.hits("checkpoint-flipped", this.name)) {
+      this.watch.recordLost();
       this.disk.flip(faults.source("checkpoint-flipped where", this.name)());
     } else if (faults.hits("checkpoint-of-another-node", this.name)) {
       const other = this.sim.anotherCheckpoint(this);
-      if (other !== null) this.disk.replace(other);
+      if (other === null) return;
+      this.watch.recordLost();
+      this.disk.replace(other);
     }
   }
 

@@ -9,7 +9,8 @@ import type { Remembered } from "../core/reconcile/recover.ts";
 import { checkInvariants } from "../core/state/invariants.ts";
 import type { NodeState } from "../core/state/node-state.ts";
 import { attachmentsOf, type Eni as EniOfWorld, type World } from "../emulator/world.ts";
-import { networkOf, type Ipv4 } from "../lib/ip.ts";
+import { LATE_CALL_MS } from "../core/state/transitions.ts";
+import { addressesOfCidr4, cidr4, networkOf, type Ipv4 } from "../lib/ip.ts";
 import { MINUTE_MS, SECOND_MS } from "../lib/time.ts";
 import { CallBudget, isWritten, Rests } from "./checkers.ts";
 import type { Namespace } from "./kernel.ts";
@@ -35,6 +36,7 @@ export class Watch {
   /** Addresses that somebody took from EC2 by hand while a sandbox had them: what follows is not the daemon's doing. */
   readonly stolen = new Set<string>();
   readonly #inTakeBack = new Map<Ec2Operation, readonly string[]>();
+  #lastTakeBack: { readonly ips: readonly string[]; readonly endedAt: number | null } | null = null; // Of which no answer has come.
   readonly #restBegan = new Set<Ipv4>();
   readonly #lackingSince = new Map<SandboxId, number>();
   #owners: Owners | null = null;
@@ -133,6 +135,15 @@ export class Watch {
     this.#recordIsOlder = true;
   }
 
+  /** What EC2 was asked to take back stood in the record alone: it may do so while nobody remembers (docs/reliability.md). */
+  recordLost(): void {
+    const { ips, endedAt } = this.#lastTakeBack ?? { ips: [], endedAt: 0 };
+    if (endedAt === null || this.#now - endedAt < LATE_CALL_MS)
+      this.#node.sim.steal(
+        ips.flatMap((each) => (each.includes("/") ? [...addressesOfCidr4(cidr4(each))] : [each])),
+      );
+  }
+
   serves(life: Life): void {
     this.#recordIsOlder = false;
     this.#servedAt = this.#now;
@@ -202,6 +213,7 @@ export class Watch {
       held.length > 0 && `${held.join(", ")} of ${id}: in a sandbox and in an unassign call`,
     );
     this.#inTakeBack.set("UnassignPrivateIpAddresses", given);
+    this.#lastTakeBack = { ips: given, endedAt: null };
     for (const ip of given)
       this.#look(
         "cooldown-kept",
@@ -323,7 +335,13 @@ export class Watch {
     parameters: ReadonlyMap<string, string>,
     failure: Ec2Failure | null,
   ): void {
-    if (operation === "UnassignPrivateIpAddresses") this.#inTakeBack.delete(operation);
+    if (operation === "UnassignPrivateIpAddresses") {
+      this.#inTakeBack.delete(operation);
+      // Without an answer EC2 may do it later.
+      if (failure?.kind !== "in-doubt") this.#lastTakeBack = null;
+      else if (this.#lastTakeBack !== null)
+        this.#lastTakeBack = { ...this.#lastTakeBack, endedAt: this.#now };
+    }
     if (failure !== null) {
       if (failure.kind === "address-limit" || failure.kind === "eni-limit")
         this.#node.sim.faults.happened("limit-met", this.#node.name);

@@ -1,5 +1,6 @@
 import { expect, test } from "vitest";
 import type { Agent } from "../../src/agent/agent.ts";
+import { addressesLeaving } from "../../src/core/state/transitions.ts";
 import { ipv4 } from "../../src/lib/ip.ts";
 import { MINUTE_MS } from "../../src/lib/time.ts";
 import type { FakeEni } from "../support/fake-ec2.ts";
@@ -310,4 +311,23 @@ test("ADDs that come while a doubt cannot be looked at do not hurry the looks", 
     await world.clock.advance(100);
   }
   expect(world.cloud.calls.length - calls).toBeLessThan(5);
+});
+
+test("what EC2 took back a moment ago is not taken for new because a lagging view still lists it", async () => {
+  const world = createWorld({ pool: { warmIpTarget: 3 } });
+  const agent = await world.startRunning();
+  await world.clock.advance(5 * MINUTE_MS);
+  const [eni] = agent.cell.state.enis.keys();
+  const [gone] = warmOf(agent);
+  if (eni === undefined || gone === undefined) throw new Error("the pool is empty");
+  agent.cell.set(addressesLeaving(agent.cell.state, eni, [gone]));
+  agent.wakeRefill.call();
+  await world.clock.advance(2_000);
+  expect(world.cloud.countOf("UnassignPrivateIpAddresses")).toBe(1);
+  world.cloud.setLag(8_000);
+  world.cloud.script("AssignPrivateIpAddresses", { how: "lose-request" });
+  for (let at = 0; at < 2; at += 1) world.add(agent, `pod-${at}`);
+  await world.clock.advance(6_000);
+  expect(agent.cell.state.inDoubt).toBeNull(); // Looked at.
+  expect(world.messages()).not.toContain("address found on its eni");
 });

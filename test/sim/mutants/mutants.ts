@@ -285,7 +285,7 @@ export const MUTANTS: readonly Mutant[] = [
   },
   {
     name: "leave links behind whose sandbox is gone",
-    expects: ["nothing-leaks", "cooldown-kept"],
+    expects: ["nothing-leaks", "never-taken-back-in-use", "cooldown-kept"],
     edits: [
       edit(
         "core/plumbing/diff.ts",
