@@ -294,8 +294,8 @@ export const MUTANTS: readonly Mutant[] = [
       ),
       edit(
         "agent/delete-sandbox.ts",
-        "const linkGone = removeLink(agent, allocation);",
-        "const linkGone = agent.ports.random() < 2 ? Promise.resolve() : removeLink(agent, allocation);",
+        "const linkGone = ours ? removeLink(agent, allocation) : Promise.resolve();",
+        "const linkGone = ours && agent.ports.random() >= 2 ? removeLink(agent, allocation) : Promise.resolve();",
       ),
     ],
   },
