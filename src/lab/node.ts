@@ -101,11 +101,15 @@ export function createNode(options: NodeOptions): LabNode {
     stopDaemon: async (signal) => {
       const stopping = child;
       if (stopping === null) return;
+      let inVain = false;
+      const patience = setTimeout(() => {
+        inVain = true;
+        stopping.kill("SIGKILL");
+      }, STOP_MS);
       stopping.kill(signal);
-      const inVain = setTimeout(() => stopping.kill("SIGKILL"), STOP_MS);
       await ended;
-      clearTimeout(inVain);
-      if (signal !== "SIGKILL" && stopping.signalCode === "SIGKILL")
+      clearTimeout(patience);
+      if (inVain)
         throw new Error(
           `the daemon of ${name} had not ended ${STOP_MS / 1_000} s after ${signal}: ${tail(logFile)}`,
         );
