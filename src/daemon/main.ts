@@ -166,7 +166,7 @@ async function start(daemon: Daemon, journal: Journal): Promise<Agent | null> {
   const { pool } = daemon.cluster;
   const agent = await recover({ ports, settings, pool, limitsOf: instanceLimits, remembered, signal });
   if (agent === null) return null;
-  await playJournal(daemon, journal, async (key) => await deleteSandbox(agent, key));
+  await playJournal(daemon, journal, async (key) => await deleteSandbox(agent, key), "start");
   const saved = await ports.save(agent.cell.state);
   if (!saved.ok) log.error({ error: saved.error }, "the checkpoint cannot be written");
   return agent;
@@ -176,8 +176,9 @@ async function playJournal(
   { log, metrics }: Daemon,
   journal: Journal,
   play: (key: SandboxKey) => Promise<Result<unknown, NodeError>>,
+  when: "start" | "serving",
 ): Promise<void> {
-  const { played, failed, damaged, leftCount } = await journal.drain(play);
+  const { played, failed, damaged, leftCount } = await journal.drain(play, when);
   for (let at = 0; at < played; at += 1) metrics.observeJournalDel("played");
   for (const { key, error } of failed)
     log.warn({ sandbox: key, error }, "a DEL from the journal failed; it is played again");
@@ -230,7 +231,7 @@ async function serve(daemon: Daemon, agent: Agent, journal: Journal): Promise<nu
   const monitor = watchKernel(edges, agent, log);
   const stopLoops = new AbortController();
   const { playDel } = server.value;
-  const played = journalJob(agent, async () => await playJournal(daemon, journal, playDel));
+  const played = journalJob(agent, async () => await playJournal(daemon, journal, playDel, "serving"));
   const jobs = [refillJob(agent), repairJob(agent), filterJob(agent), sandboxSweepJob(agent), played];
   const loops = Promise.all(
     jobs.map(async (job) => await keepRunning(job, agent.ports.time, stopLoops.signal)),

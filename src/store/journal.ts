@@ -48,7 +48,11 @@ export type Drained = {
 
 export type Journal = {
   /** Plays each DEL once, one after the other, and removes it once `play` succeeded. A DEL of nothing is success. */
-  readonly drain: (play: (key: SandboxKey) => Promise<Result<unknown, NodeError>>) => Promise<Drained>;
+  readonly drain: (
+    play: (key: SandboxKey) => Promise<Result<unknown, NodeError>>,
+    /** `serving`: shims may be writing just now, so that only old unfinished files are removed. */
+    when?: "start" | "serving",
+  ) => Promise<Drained>;
   /** Gives the lock back: at the daemon's end, after the last DEL is written down. */
   readonly close: () => void;
 };
@@ -72,16 +76,20 @@ export async function openJournal(options: JournalOptions): Promise<Result<Journ
     if (waitedMs === WAIT_TOLD_MS) options.onWait?.(join(folder, "lock"));
     await options.sleep(stepMs);
   }
-  return ok({ drain: (play) => drain(options, play), close: () => closeSync(lock) });
+  return ok({ drain: (play, when = "start") => drain(options, play, when), close: () => closeSync(lock) });
 }
 
 async function drain(
   options: JournalOptions,
   play: (key: SandboxKey) => Promise<Result<unknown, NodeError>>,
+  when: "start" | "serving",
 ): Promise<Drained> {
   const { folder } = options;
   const names = readdirSync(folder).sort(); // Whatever the order of the folder, two drains of equal files do equal things.
-  for (const name of names) if (name.endsWith(".tmp")) removeOld(join(folder, name), options.wallNow());
+  for (const name of names.filter((each) => each.endsWith(".tmp"))) {
+    if (when === "start") rmSync(join(folder, name), { force: true });
+    else removeOld(join(folder, name), options.wallNow());
+  }
   const records = names.filter((name) => name.endsWith(".del"));
   const failed: Drained["failed"][number][] = [];
   const damaged: Drained["damaged"][number][] = [];
