@@ -11,6 +11,8 @@ mount -t tmpfs tmp /tmp
 mount -t tmpfs -o mode=755 run /run
 mkdir -p /run/netns /run/lock /run/out
 mount -t hostfs -o /run/out none /run/out
+cwd=$(cat /run/out/cwd) # A clone below /tmp or /run is hidden by what was mounted above.
+[ -d "$cwd" ] || { mkdir -p "$cwd" && mount -r -t hostfs -o "$cwd" none "$cwd"; }
 [ -e /dev/fd ] || ln -s /proc/self/fd /dev/fd
 mkdir -p /sys/fs/cgroup && mount -t cgroup2 none /sys/fs/cgroup 2>/dev/null
 ip link set lo up

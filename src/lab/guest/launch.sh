@@ -16,6 +16,7 @@ mkdir -p /run/out /run/uml
   printf '%q ' "$@"
   printf '\n'
 } >/run/out/command
+printf '%s' "$cwd" >/run/out/cwd
 cp "$init" /run/out/init.sh
 chmod +x /run/out/init.sh
 tail -n +1 -s 0.2 -f /run/out/stdout &
