@@ -6,8 +6,7 @@ import { createCluster, type Cluster } from "../../src/lab/cluster.ts";
 import { type LabNode, SHIM, waitUntil } from "../../src/lab/node.ts";
 import { askTcp, ping, serveTcp } from "../../src/lab/packets.ts";
 import { must, run } from "../../src/lab/processes.ts";
-import type { Pod } from "../../src/lab/runtime.ts";
-import { createCnitool, type Cnitool, type CnitoolVerb, type PortMapping } from "./cnitool.ts";
+import { createCnitool, type Cnitool, makePod, type PortMapping } from "./cnitool.ts";
 import { findJudges } from "./build.ts";
 
 const VERSIONS = ["0.3.1", "0.4.0", "1.0.0", "1.1.0"] as const;
@@ -55,24 +54,6 @@ describe.skipIf(!judges.ok)("libcni", () => {
     await cluster.close();
   });
 
-  const makePod = async (name: string): Promise<Pod> => {
-    const [pod] = await node.runtime.makeSandboxes([name]);
-    if (pod === undefined) throw new Error("no sandbox was made");
-    return pod;
-  };
-
-  /** What libcni prints; the plugin's error, where it says no, is in the failure. */
-  const succeed = async (
-    verb: CnitoolVerb,
-    network: string,
-    pod: Pod,
-    mappings: readonly PortMapping[] = [],
-  ): Promise<string> => {
-    const done = await cnitool.call(verb, network, pod, mappings);
-    expect({ verb, exitCode: done.exitCode, stderr: done.stderr }).toEqual({ verb, exitCode: 0, stderr: "" });
-    return done.stdout;
-  };
-
   const reachable = async (from: string, ip: string): Promise<boolean> =>
     (await ping(from, ip, { count: 2, intervalMs: 20 })).received === 2;
 
@@ -86,9 +67,9 @@ describe.skipIf(!judges.ok)("libcni", () => {
     ])("takes a pod through every verb that it has, $what", async ({ what, plugins, mappings }) => {
       const network = `judge-${cniVersion}-${plugins.length}`;
       cnitool.configure({ cniVersion, name: network, plugins });
-      const pod = await makePod(what.replaceAll(" ", "-"));
+      const pod = await makePod(node, what.replaceAll(" ", "-"));
 
-      const result = resultOf(await succeed("add", network, pod, mappings));
+      const result = resultOf(await cnitool.must("add", network, pod, mappings));
       expect(result.cniVersion).toBe(cniVersion);
       expect(result.addresses).toHaveLength(1);
       const ip = result.addresses[0]?.replace(/\/32$/, "") ?? "";
@@ -104,22 +85,22 @@ describe.skipIf(!judges.ok)("libcni", () => {
         expect(seenOfNode).toMatch(/^10\.0\./);
       }
 
-      if (cniVersion !== "0.3.1") await succeed("check", network, pod, mappings);
-      if (cniVersion === "1.1.0") await succeed("status", network, pod);
+      if (cniVersion !== "0.3.1") await cnitool.must("check", network, pod, mappings);
+      if (cniVersion === "1.1.0") await cnitool.must("status", network, pod);
       expect((await cnitool.call("add", network, pod, mappings)).exitCode).toBe(1); // It is there already, and stays.
       expect(await reachable(client, ip)).toBe(true);
 
-      await succeed("del", network, pod, mappings);
-      await succeed("del", network, pod, mappings);
+      await cnitool.must("del", network, pod, mappings);
+      await cnitool.must("del", network, pod, mappings);
       expect(await allocatedIps()).not.toContain(ip);
       expect(await reachable(client, ip)).toBe(false);
       if (mappings.length > 0) expect(await askTcp(client, nodeIp, MAPPING.hostPort)).toMatch(/^no answer/);
 
       // A pod that ended without a DEL: its namespace is gone, libcni's cache still names it.
-      const again = resultOf(await succeed("add", network, pod, mappings));
+      const again = resultOf(await cnitool.must("add", network, pod, mappings));
       expect(cnitool.cached().filter((name) => name.startsWith(network))).toHaveLength(1);
       await node.runtime.removeSandboxes([pod]);
-      await succeed("gc", network, pod);
+      await cnitool.must("gc", network, pod);
       expect(cnitool.cached().filter((name) => name.startsWith(network))).toEqual([]);
       expect(await allocatedIps()).not.toContain(again.addresses[0]?.replace(/\/32$/, ""));
     });
@@ -134,8 +115,8 @@ describe.skipIf(!judges.ok)("libcni", () => {
   test("CHECK says what is wrong when the pod's route was taken away, and is content when it was put back", async () => {
     const network = "judge-check";
     cnitool.configure({ cniVersion: "1.0.0", name: network, plugins: [{ type: "berth-cni" }] });
-    const pod = await makePod("check");
-    const { addresses } = resultOf(await succeed("add", network, pod));
+    const pod = await makePod(node, "check");
+    const { addresses } = resultOf(await cnitool.must("add", network, pod));
     const ip = addresses[0] ?? "";
     await must(["ip", "route", "del", ip, "table", "100"], { netns: node.netns });
     const broken = await cnitool.call("check", network, pod);
@@ -144,15 +125,15 @@ describe.skipIf(!judges.ok)("libcni", () => {
     await waitUntil("the daemon has put the route back", 10_000, async () => {
       return (await cnitool.call("check", network, pod)).exitCode === 0;
     });
-    await succeed("del", network, pod);
+    await cnitool.must("del", network, pod);
     await node.runtime.removeSandboxes([pod]);
   });
 
   test("an address that libcni's cache names is not given out again when the checkpoint was lost", async () => {
     const network = "judge-cache";
     cnitool.configure({ cniVersion: "1.0.0", name: network, plugins: [{ type: "berth-cni" }] });
-    const pod = await makePod("running");
-    const ip = resultOf(await succeed("add", network, pod)).addresses[0]?.replace(/\/32$/, "") ?? "";
+    const pod = await makePod(node, "running");
+    const ip = resultOf(await cnitool.must("add", network, pod)).addresses[0]?.replace(/\/32$/, "") ?? "";
 
     // Only the cache shall tell: the link's alias, which names its sandbox too, goes with the checkpoint.
     const link = (await node.state()).allocations.find((each) => each.ip === ip)?.hostLink ?? "";
@@ -166,14 +147,14 @@ describe.skipIf(!judges.ok)("libcni", () => {
     await waitUntil("the pod answers again", 5_000, async () => await reachable(client, ip));
     const later = await Promise.all(
       Array.from({ length: 10 }, async (_, at) => {
-        const one = await makePod(`later-${at}`);
-        const { addresses } = resultOf(await succeed("add", network, one));
+        const one = await makePod(node, `later-${at}`);
+        const { addresses } = resultOf(await cnitool.must("add", network, one));
         return { one, ip: addresses[0]?.replace(/\/32$/, "") };
       }),
     );
     expect(later.map((each) => each.ip)).not.toContain(ip);
-    for (const { one } of later) await succeed("del", network, one);
-    await succeed("del", network, pod);
+    for (const { one } of later) await cnitool.must("del", network, one);
+    await cnitool.must("del", network, pod);
     expect(await allocatedIps()).toEqual([]);
     await node.runtime.removeSandboxes([pod, ...later.map(({ one }) => one)]);
   });

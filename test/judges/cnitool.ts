@@ -28,10 +28,19 @@ export type Cnitool = {
     pod: Pod,
     mappings?: readonly PortMapping[],
   ) => Promise<Finished>;
+  /** What libcni prints, where all is well: ended with 0 and nothing on stderr. Else the plugin's own words are in the failure. */
+  readonly must: (...call: Parameters<Cnitool["call"]>) => Promise<string>;
   /** Names of the results that libcni keeps. */
   readonly cached: () => readonly string[];
   readonly close: () => void;
 };
+
+/** A sandbox for one pod on the node. */
+export async function makePod(node: LabNode, name: string): Promise<Pod> {
+  const [pod] = await node.runtime.makeSandboxes([name]);
+  if (pod === undefined) throw new Error("no sandbox was made");
+  return pod;
+}
 
 /** libcni's cache is always /var/lib/cni, so that must be another folder for each node; the machine's own stays as it is. */
 export async function createCnitool(judges: string, node: LabNode): Promise<Cnitool> {
@@ -62,17 +71,23 @@ export async function createCnitool(judges: string, node: LabNode): Promise<Cnit
     CNI_PATH: `${dirname(SHIM)}:${judges}`,
     CNI_ARGS: `IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=${pod.name}`,
   });
+  const call: Cnitool["call"] = async (verb, network, pod, mappings = []) =>
+    await run([...entered, join(judges, "cnitool"), verb, network, pod.netns], {
+      env: {
+        ...environment(pod),
+        ...(mappings.length === 0 ? {} : { CAP_ARGS: JSON.stringify({ portMappings: mappings }) }),
+      },
+    });
   return {
     enter: entered,
     environment,
     configure: (list) => writeFileSync(join(configs, `${list.name}.conflist`), JSON.stringify(list)),
-    call: async (verb, network, pod, mappings = []) =>
-      await run([...entered, join(judges, "cnitool"), verb, network, pod.netns], {
-        env: {
-          ...environment(pod),
-          ...(mappings.length === 0 ? {} : { CAP_ARGS: JSON.stringify({ portMappings: mappings }) }),
-        },
-      }),
+    call,
+    must: async (verb, network, pod, mappings) => {
+      const { exitCode, stdout, stderr } = await call(verb, network, pod, mappings);
+      if (exitCode === 0 && stderr === "") return stdout;
+      throw new Error(`${verb} of ${network} ended with ${exitCode}: ${stderr || stdout}`);
+    },
     cached: () => readdirSync(join(cache, "results")),
     close: () => holder.kill("SIGKILL"),
   };

@@ -5,7 +5,7 @@ import type { LabNode } from "../../src/lab/node.ts";
 import { ping } from "../../src/lab/packets.ts";
 import { must } from "../../src/lab/processes.ts";
 import type { Pod } from "../../src/lab/runtime.ts";
-import { createCnitool, type Cnitool, type CnitoolVerb } from "./cnitool.ts";
+import { createCnitool, type Cnitool, makePod } from "./cnitool.ts";
 import { findJudges } from "./build.ts";
 
 const judges = findJudges();
@@ -37,20 +37,8 @@ describe.skipIf(!judges.ok)("the reference plugins", () => {
     await cluster.close();
   });
 
-  const makePod = async (name: string): Promise<Pod> => {
-    const [pod] = await node.runtime.makeSandboxes([name]);
-    if (pod === undefined) throw new Error("no sandbox was made");
-    return pod;
-  };
-
-  const succeed = async (verb: CnitoolVerb, network: string, pod: Pod): Promise<string> => {
-    const done = await cnitool.call(verb, network, pod);
-    expect({ verb, exitCode: done.exitCode, said: done.stderr }).toEqual({ verb, exitCode: 0, said: "" });
-    return done.stdout;
-  };
-
   const addOf = async (network: string, pod: Pod): Promise<string> => {
-    const { ips } = JSON.parse(await succeed("add", network, pod)) as { ips: { address: string }[] }; // libcni made it.
+    const { ips } = JSON.parse(await cnitool.must("add", network, pod)) as { ips: { address: string }[] }; // libcni made it.
     return ips[0]?.address.split("/")[0] ?? "";
   };
 
@@ -65,19 +53,19 @@ describe.skipIf(!judges.ok)("the reference plugins", () => {
   test("ptp asks us for an address, and its pod is reached by it, over a restart of the daemon too", async () => {
     const ptp = { type: "ptp", ipam: { type: "berth-cni" } };
     cnitool.configure({ cniVersion: "1.0.0", name: "ipam-ptp", plugins: [ptp] });
-    const pod = await makePod("ptp");
+    const pod = await makePod(node, "ptp");
     const ip = await addOf("ipam-ptp", pod);
     expect(await allocatedIps()).toContain(ip);
     expect((await ping(client, ip, { count: 2, intervalMs: 20 })).received).toBe(2);
-    await succeed("check", "ipam-ptp", pod);
+    await cnitool.must("check", "ipam-ptp", pod);
     await node.stopDaemon("SIGKILL");
     await node.startDaemon();
     expect(await allocatedIps()).toContain(ip);
     expect((await ping(client, ip, { count: 2, intervalMs: 20 })).received).toBe(2);
-    await succeed("check", "ipam-ptp", pod);
+    await cnitool.must("check", "ipam-ptp", pod);
 
-    await succeed("del", "ipam-ptp", pod);
-    await succeed("del", "ipam-ptp", pod);
+    await cnitool.must("del", "ipam-ptp", pod);
+    await cnitool.must("del", "ipam-ptp", pod);
     expect(await allocatedIps()).not.toContain(ip);
     expect(await onNode("ip", "rule", "show")).not.toContain(ip);
     await node.runtime.removeSandboxes([pod]);
@@ -86,12 +74,12 @@ describe.skipIf(!judges.ok)("the reference plugins", () => {
   test("bridge gets an address each for two pods, and they speak over it", async () => {
     const bridge = { type: "bridge", bridge: "second0", ipam: { type: "berth-cni" } };
     cnitool.configure({ cniVersion: "1.0.0", name: "ipam-bridge", plugins: [bridge] });
-    const [one, two] = [await makePod("bridge-1"), await makePod("bridge-2")];
+    const [one, two] = [await makePod(node, "bridge-1"), await makePod(node, "bridge-2")];
     await addOf("ipam-bridge", one);
-    await succeed("check", "ipam-bridge", one); // Before the second pod comes: then the bridge takes another MAC, and `bridge` itself objects.
+    await cnitool.must("check", "ipam-bridge", one); // Before the second pod comes: then the bridge takes another MAC, and `bridge` itself objects.
     const ip = await addOf("ipam-bridge", two);
     expect((await ping(one.netns, ip, { count: 2, intervalMs: 20 })).received).toBe(2);
-    for (const pod of [one, two]) await succeed("del", "ipam-bridge", pod);
+    for (const pod of [one, two]) await cnitool.must("del", "ipam-bridge", pod);
     expect(await allocatedIps()).not.toContain(ip);
     await onNode("ip", "link", "del", "second0");
     await node.runtime.removeSandboxes([one, two]);
@@ -100,7 +88,7 @@ describe.skipIf(!judges.ok)("the reference plugins", () => {
   test("an ipam field that is not ours is refused by its name, and no address is taken", async () => {
     const ptp = { type: "ptp", ipam: { type: "berth-cni", subnet: "10.9.0.0/24" } };
     cnitool.configure({ cniVersion: "1.0.0", name: "ipam-wrong", plugins: [ptp] });
-    const pod = await makePod("wrong");
+    const pod = await makePod(node, "wrong");
     const before = await allocatedIps();
     const done = await cnitool.call("add", "ipam-wrong", pod);
     expect(done.exitCode).toBe(1);
@@ -118,15 +106,15 @@ describe.skipIf(!judges.ok)("the reference plugins", () => {
       { type: "firewall", backend: "iptables" },
     ];
     cnitool.configure({ cniVersion: "1.0.0", name: "chain", plugins });
-    const pod = await makePod("chain");
+    const pod = await makePod(node, "chain");
     const ip = await addOf("chain", pod);
     const link = (await node.state()).allocations.find((each) => each.ip === ip)?.hostLink ?? "";
     expect((await inPod(pod, "sysctl", "-n", "net.ipv4.conf.eth0.log_martians")).trim()).toBe("1");
     expect(await onNode("tc", "qdisc", "show", "dev", link)).toContain("tbf");
     expect(await onNode("iptables-save")).toContain(`-s ${ip}/32`);
-    await succeed("check", "chain", pod);
+    await cnitool.must("check", "chain", pod);
     expect((await ping(client, ip, { count: 2, intervalMs: 20 })).received).toBe(2);
-    await succeed("del", "chain", pod);
+    await cnitool.must("del", "chain", pod);
     expect(await onNode("iptables-save")).not.toContain(`-s ${ip}/32`);
     expect(await allocatedIps()).not.toContain(ip);
     await node.runtime.removeSandboxes([pod]);
